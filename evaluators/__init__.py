@@ -1,0 +1,1 @@
+"""Scores for records; profiles and drift for windows of them."""

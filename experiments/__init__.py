@@ -1,0 +1,1 @@
+"""Assignment, exposure, and statistics that stay valid while you look."""

@@ -1,0 +1,1 @@
+"""Cases that somebody should look at, their labels, and fine-tuning data made of them."""

@@ -1,0 +1,1 @@
+"""servelens: observability and online evaluation for served models."""

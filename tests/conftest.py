@@ -1,0 +1,45 @@
+"""Fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _skipped_in_ci(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return (
+        len(reporter.stats.get("skipped", [])) if reporter and os.environ.get("SERVELENS_REQUIRE_ALL") else 0
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything is installed, so a skipped test there is one that nobody runs: the run fails."""
+    if _skipped_in_ci(session.config) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a run without a failed test has failed."""
+    skipped = _skipped_in_ci(terminalreporter.config)
+    if skipped:
+        terminalreporter.write_line(
+            f"{skipped} skipped, which SERVELENS_REQUIRE_ALL does not allow", red=True
+        )
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The folder of prepared offline models, converted once for all checkouts of this user."""
+    from evaluators.model_preparation import models_ready, prepare_models
+
+    folder = Path(os.environ.get("SERVELENS_MODELS_DIR", Path.home() / ".cache" / "servelens" / "models"))
+    if not models_ready(folder):
+        prepare_models(folder, lambda _name, _fraction: None)
+    return folder
