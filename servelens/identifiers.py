@@ -1,0 +1,42 @@
+"""Request ids: UUID version 7 (RFC 9562 §5.7), so that they sort by time and tables cluster by them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from random import Random
+from time import time_ns
+
+
+class RequestIds:
+    """Makes UUIDv7 strings that grow strictly. One instance belongs to one thread.
+
+    The 12 bits of ``rand_a`` hold the fraction of the millisecond (RFC 9562 §6.2, method 3); when the clock stands
+    still or goes back, the last timestamp is stepped by one unit instead. 62 pseudo-random bits, seeded from the
+    kernel, keep processes apart: ids are unique, not secret.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._bits = Random(os.urandom(32)).getrandbits
+
+    def next(self) -> str:
+        """A new id, such as ``0199f0c2-6c1e-7a31-9d0f-3f6f0f5f9b1a``."""
+        stamp = (time_ns() << 12) // 1_000_000  # units of 2⁻¹² ms
+        if stamp <= self._last:
+            stamp = self._last + 1
+        self._last = stamp
+        tail = self._bits(62)
+        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - twice as fast as an f-string here
+            stamp >> 28,
+            stamp >> 12 & 0xFFFF,
+            stamp & 0xFFF,
+            0x8000 | tail >> 48,
+            tail & 0xFFFF_FFFF_FFFF,
+        )
+
+
+def time_us(request_id: str) -> int:
+    """The time in a UUIDv7, in microseconds since the Unix epoch (resolution 0.25 µs)."""
+    value = uuid.UUID(request_id).int >> 64
+    return (value >> 16) * 1_000 + (value & 0xFFF) * 1_000 // 4096
