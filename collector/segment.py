@@ -1,0 +1,229 @@
+"""The spool's file format: segments of framed records, readable forward from any frame and across damage.
+
+A segment is a file named after the offset of its first record. It starts with a fixed 128-byte header
+(magic, format version, first offset, creation time, worker id, CRC-32); frames follow without padding, all
+integers little-endian::
+
+    marker u32 | length u32 | crc32 u32 | offset u64 | payload (length bytes)
+
+``marker`` is drawn from the worker id, whose suffix is random: it lets a reader find the next frame behind
+damage (the sync marker of Avro's container files,
+https://avro.apache.org/docs/1.12.0/specification/#object-container-files), and a client cannot plant it in
+a request body. The CRC covers payload and offset and starts from ``marker ^ length``, so that every header
+field is checked.
+
+Invariant: what is damaged is named, never returned. A frame is returned only if its marker and CRC hold and
+its offset is the expected one, or, behind damage, a later one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from servelens.errors import CorruptFrame, Invalid
+
+SEGMENT_SUFFIX: Final = ".seg"
+HEADER_BYTES: Final = 128
+FRAME_BYTES: Final = 20
+MAX_PAYLOAD_BYTES: Final = 0xFFFF_FFFF
+MAX_WORKER_ID_BYTES: Final = 96
+
+_MAGIC: Final = b"SLSPOOL\n"
+_VERSION: Final = 1
+_HEADER = struct.Struct(
+    "<8sHHQQ96s"
+)  # magic, version, worker id length, first offset, created (µs), worker id
+_CRC = struct.Struct("<I")
+_FRAME = struct.Struct("<IIIQ")
+_WINDOW_BYTES: Final = 1 << 20
+
+_crc32 = zlib.crc32
+_pack_frame = _FRAME.pack
+
+
+class Frame(NamedTuple):
+    """One record as it lies in a segment: ``offset`` is its ordinal in the worker's life, from 0."""
+
+    offset: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes ``[start, end)`` of a segment that hold no record; ``missing`` offsets of written records lie in them."""
+
+    start: int
+    end: int
+    missing: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """Who wrote a segment, from which offset on, and when (microseconds since the Unix epoch)."""
+
+    worker_id: str
+    first_offset: int
+    created_us: int
+
+    def pack(self) -> bytes:
+        """The 128 bytes at the start of the file."""
+        worker_id = self.worker_id.encode()
+        if len(worker_id) > MAX_WORKER_ID_BYTES:
+            raise Invalid(
+                f"the worker id {self.worker_id!r} is longer than {MAX_WORKER_ID_BYTES} bytes",
+                fix="Give the spool directory a shorter name.",
+            )
+        length = len(worker_id)
+        fields = _HEADER.pack(_MAGIC, _VERSION, length, self.first_offset, self.created_us, worker_id)
+        return fields + _CRC.pack(_crc32(fields))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> SegmentHeader:
+        """Read the header from the first bytes of a file; :class:`CorruptFrame` if they are not one."""
+        if len(data) < HEADER_BYTES:
+            raise CorruptFrame(f"the segment header ends after {len(data)} of {HEADER_BYTES} bytes")
+        magic, version, id_length, first_offset, created_us, worker_id = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise CorruptFrame("the file does not start like a spool segment")
+        if _CRC.unpack_from(data, _HEADER.size)[0] != _crc32(data[: _HEADER.size]):
+            raise CorruptFrame("the segment header does not match its checksum")
+        if version != _VERSION:
+            raise CorruptFrame(
+                f"the segment has format version {version}", fix=f"This release reads {_VERSION}."
+            )
+        return cls(worker_id[:id_length].decode(), first_offset, created_us)
+
+
+def segment_name(first_offset: int) -> str:
+    """The file name of the segment that starts with this offset; names sort like offsets."""
+    return f"{first_offset:020d}{SEGMENT_SUFFIX}"
+
+
+def parse_segment_name(name: str) -> int | None:
+    """The first offset that a file name stands for, or ``None`` when it is no segment's name."""
+    stem = name.removesuffix(SEGMENT_SUFFIX)
+    return int(stem) if len(stem) == 20 and stem != name and stem.isdecimal() and stem.isascii() else None
+
+
+def frame_marker(worker_id: str) -> int:
+    """The 32-bit mark that starts each frame of this worker; never zero, as holes in files are."""
+    return _crc32(b"frame of " + worker_id.encode()) or 1
+
+
+def payload_crc(marker: int, payload: bytes) -> int:
+    """The part of a frame's checksum that is known before its offset is."""
+    return _crc32(payload, marker ^ len(payload))
+
+
+def frame(marker: int, payload: bytes, partial_crc: int, offset: int) -> bytes:
+    """The bytes of a frame; ``partial_crc`` comes from :func:`payload_crc`."""
+    crc = _crc32(offset.to_bytes(8, "little"), partial_crc)
+    return _pack_frame(marker, len(payload), crc, offset) + payload
+
+
+class SegmentCursor:
+    """Reads one open segment forward, from ``byte`` (a frame's start) with ``next_offset`` expected there.
+
+    Sees the file as long as it was when the cursor was made. Bytes are read with pread(2) in windows of
+    about a mebibyte: a mapping would be killed by the writer cutting a torn frame off.
+    """
+
+    def __init__(self, descriptor: int, marker: int, *, byte: int = HEADER_BYTES, next_offset: int) -> None:
+        self.byte = byte
+        self.next_offset = next_offset
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self._marker = marker
+        self._window = b""
+        self._window_start = byte
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no byte is left behind the last frame."""
+        return self.byte >= self.size
+
+    def advance(self) -> Frame | Damage | None:
+        """The frame here; or, when the bytes here are not it, what lies between here and the next valid frame.
+
+        ``None`` when no valid frame follows up to the end of the file; the cursor stays. The bytes left, if
+        any, may be a frame that is still being written.
+        """
+        found: Frame | Damage | None = self._expected_frame()
+        if found is None and not self.at_end:
+            self._window = (
+                b""  # judge bytes read in one piece: the writer may have cut a torn frame off meanwhile
+            )
+            found = self._expected_frame() or self._skip()
+        return found
+
+    def damaged_records(self) -> int:
+        """How many frames from here on look complete by their headers: written once, but damaged since."""
+        at, count = self.byte, 0
+        while (index := self._load(at, FRAME_BYTES)) >= 0:
+            marker, length, _, offset = _FRAME.unpack_from(self._window, index)
+            at += FRAME_BYTES + length
+            if marker != self._marker or offset != self.next_offset + count or at > self.size:
+                break
+            count += 1
+        return count
+
+    def _expected_frame(self) -> Frame | None:
+        frame = self._frame_at(self.byte)
+        if frame is None or frame.offset != self.next_offset:
+            return None
+        self.byte += FRAME_BYTES + len(frame.payload)
+        self.next_offset += 1
+        return frame
+
+    def _skip(self) -> Damage | None:
+        start = at = self.byte
+        while (at := self._find_marker(at)) >= 0:
+            frame = self._frame_at(at)
+            if frame is not None and frame.offset >= self.next_offset:
+                missing = frame.offset - self.next_offset
+                self.byte, self.next_offset = at, frame.offset
+                return Damage(start, at, missing, f"no record can be read here; {missing} missing")
+            at += 1
+        return None
+
+    def _find_marker(self, at: int) -> int:
+        mark = _CRC.pack(self._marker)
+        while (index := self._load(at, FRAME_BYTES)) >= 0:
+            found = self._window.find(mark, index)
+            if found >= 0:
+                return self._window_start + found
+            at = self._window_start + len(self._window) - len(mark) + 1
+        return -1
+
+    def _frame_at(self, at: int) -> Frame | None:
+        index = self._load(at, FRAME_BYTES)
+        if index < 0:
+            return None
+        marker, length, crc, offset = _FRAME.unpack_from(self._window, index)
+        if marker != self._marker:
+            return None
+        index = self._load(at, FRAME_BYTES + length)
+        if index < 0:
+            return None
+        start = index + FRAME_BYTES
+        payload = self._window[start : start + length]
+        if crc != _crc32(self._window[start - 8 : start], _crc32(payload, marker ^ length)):
+            return None
+        return Frame(offset, payload)
+
+    def _load(self, at: int, length: int) -> int:
+        """Where the bytes from ``at`` on lie in the window, or -1 when the file has not ``length`` bytes there."""
+        index = at - self._window_start
+        if index >= 0 and index + length <= len(self._window):
+            return index
+        if at + length > self.size:
+            return -1
+        wanted = min(max(length, _WINDOW_BYTES), self.size - at)
+        self._window = os.pread(self._descriptor, wanted, at)
+        self._window_start = at
+        return 0 if length <= len(self._window) else -1
