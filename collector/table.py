@@ -1,0 +1,365 @@
+"""One Delta table: everybody reads and writes through this class, whichever storage holds the table.
+
+Invariant: an application transaction is committed at most once. delta-rs refuses a second commit of a
+transaction only on a handle that is older than the first commit, so :meth:`Table.append` reads the committed
+version on a fresh snapshot and commits on that same snapshot
+(https://github.com/delta-io/delta/blob/master/PROTOCOL.md, "Transaction Identifiers"). Readers follow the
+table by its version, through Delta's change data feed, in which compaction does not reappear.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
+
+from servelens.errors import Conflict, Invalid, Missing, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_COMMIT_ATTEMPTS = 8
+_CHECKPOINT_EVERY = 50
+_REQUEST_ID = "databricks_request_id"
+_COMMIT_VERSION = "_commit_version"
+_CHANGE_TYPE = "_change_type"
+_HISTORY_GONE = ("Invalid table version", "not found")
+_NO_SUCH_VERSION = ("Invalid table version", "not the same as the specified end version")
+_FEED_COLUMNS = (_CHANGE_TYPE, _COMMIT_VERSION, "_commit_timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows that commits added, and the table version up to which that is all of them (``None``: no table)."""
+
+    frame: pl.DataFrame
+    version: int | None
+
+
+class Table:
+    """The table at ``uri`` (a folder, or an address such as ``s3://bucket/path`` with ``storage_options``).
+
+    ``time_column`` is what :meth:`scan` filters on: ``request_time`` when the schema has it, else
+    ``window.start``; a dot reaches into a struct. Instances may be shared by threads. One process should
+    append to a table.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        schema: pa.Schema,
+        *,
+        partition_by: Sequence[str] = ("request_date",),
+        time_column: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        missing = [name for name in partition_by if name not in schema.names]
+        if missing:
+            raise Invalid(f"the schema has no column {missing[0]!r}", field="partition_by")
+        self.uri = uri
+        self.schema = schema
+        self._partition_by = list(partition_by)
+        self._time_column = time_column or _time_column(schema)
+        self._storage_options = dict(storage_options) if storage_options else None
+        self._empty = pl.DataFrame(schema.empty_table())
+        self._handle: DeltaTable | None = None
+        self._lock = threading.Lock()
+
+    def exists(self) -> bool:
+        """Whether the table has been created."""
+        with self._translated():
+            return DeltaTable.is_deltatable(self.uri, self._storage_options)
+
+    def version(self) -> int | None:
+        """The newest version; ``None`` when the table has not been created."""
+        with self._lock:
+            handle = self._refreshed()
+            return None if handle is None else handle.version()
+
+    def transaction_version(self, application_id: str) -> int | None:
+        """The version that ``application_id`` has committed last; ``None`` when it never did."""
+        return self.transaction_versions([application_id])[application_id]
+
+    def transaction_versions(self, application_ids: Sequence[str]) -> dict[str, int | None]:
+        """The versions that several application ids have committed last, all from one snapshot."""
+        with self._lock:
+            handle = self._refreshed()
+            return {
+                name: None if handle is None else handle.transaction_version(name) for name in application_ids
+            }
+
+    def scan(
+        self, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
+    ) -> pl.LazyFrame:
+        """The rows with a time in [``since``, ``until``), newest version unless another is named.
+
+        Only files whose partition and statistics fit are read. Without a table: no rows, the same columns.
+        Raises :class:`~servelens.errors.Missing` for a version that does not exist.
+        """
+        condition = self._condition(since, until)
+        with self._translated():
+            handle = self._opened(version)
+        if handle is None:
+            return self._empty.lazy()
+        frame = pl.scan_delta(handle)
+        return frame if condition is None else frame.filter(condition)
+
+    def read_since(
+        self, version: int | None, *, columns: Sequence[str] | None = None, max_rows: int | None = None
+    ) -> Changes:
+        """Rows added by the commits after ``version``, in the order of the commits; ``None`` reads them all.
+
+        Whole commits only: with ``max_rows`` as many as fit, but at least one that adds rows. Rewrites by
+        compaction, updates and deletions add nothing. Maintenance shortens a table's history: where it no longer
+        reaches back, ``None`` gives the rows that the table holds now, in one piece, and a version raises
+        :class:`~servelens.errors.Missing`.
+        """
+        names = list(columns) if columns is not None else list(self.schema.names)
+        with self._translated():
+            handle = self._opened()
+            if handle is None:
+                return Changes(self._empty.select(names), None)
+            newest = handle.version()
+            if version is not None and version >= newest:
+                if version > newest:
+                    raise Missing(f"there is no version {version}, the newest is {newest}", field=self.uri)
+                return Changes(self._empty.select(names), newest)
+            first = 0 if version is None else version + 1
+            last = newest
+            try:
+                if max_rows is not None:
+                    last = self._last_that_fits(handle, first, newest, max_rows)
+                frame = self._feed(handle, first, last, names).sort(_COMMIT_VERSION, maintain_order=True)
+            except (DeltaError, pa.ArrowException, OSError) as error:
+                if not any(words in str(error) for words in _HISTORY_GONE):
+                    raise
+                if version is not None:
+                    raise Missing(
+                        f"the table's history no longer reaches back to version {version}: {error}",
+                        field=self.uri,
+                        fix="Read it anew, from the start.",
+                    ) from error
+                frame, last = pl.scan_delta(handle).select(names).collect(), newest
+        return Changes(frame.select(names).cast(self._empty.select(names).schema), last)
+
+    def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
+        """Add ``rows`` in one commit and give its version; creates the table when there is none.
+
+        Columns are matched by name and cast; a missing one is null. ``transactions`` maps application ids to
+        the version each reaches with this commit. Raises :class:`~servelens.errors.Conflict` when the table
+        already holds one of them (nothing is written), :class:`~servelens.errors.Invalid` when the rows do
+        not fit the schema, and :class:`~servelens.errors.Unavailable` when the storage fails. After the last
+        one the commit may or may not be in: :meth:`transaction_version` tells.
+        """
+        data = self._conformed(rows)
+        with self._lock:
+            for attempt in range(_COMMIT_ATTEMPTS):
+                if attempt:
+                    time.sleep(random.uniform(0.2, 1.0) * 0.02 * 2**attempt)
+                try:
+                    return self._append_once(data, transactions or {})
+                except CommitFailedError as error:
+                    self._handle = None
+                    logger.warning(
+                        "commit lost a race: table=%s attempt=%d error=%s", self.uri, attempt, error
+                    )
+                except BaseException:
+                    # How far the commit came is unknown: the next call must look at the storage, not at
+                    # memory.
+                    self._handle = None
+                    raise
+        raise Conflict(f"{_COMMIT_ATTEMPTS} commits in a row lost a race", field=self.uri)
+
+    def _append_once(self, data: pa.Table, transactions: Mapping[str, int]) -> int:
+        with self._translated(conflicts=False):
+            handle = self._refreshed_or_created()
+            for application_id, version in transactions.items():
+                committed = handle.transaction_version(application_id)
+                if committed is not None and committed >= version:
+                    raise Conflict(
+                        f"{application_id} has committed {committed} already, so {version} was not added",
+                        field=self.uri,
+                        fix="Read transaction_version again and leave out what is in the table.",
+                    )
+            write_deltalake(
+                handle,
+                data,
+                mode="append",
+                writer_properties=WriterProperties(compression="SNAPPY"),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(name, version) for name, version in transactions.items()]
+                ),
+                post_commithook_properties=PostCommitHookProperties(
+                    create_checkpoint=False, cleanup_expired_logs=False
+                ),
+            )
+            version = handle.version()
+        if version % _CHECKPOINT_EVERY == 0:
+            self._checkpoint(handle)
+        return version
+
+    def _checkpoint(self, handle: DeltaTable) -> None:
+        # Every commit makes the next on the same handle slower (10 ms at first, 35 ms after 50), whether its
+        # log has a checkpoint or not: only a handle opened after the checkpoint is fast again.
+        self._handle = None
+        try:
+            handle.create_checkpoint()
+        except (DeltaError, OSError) as error:
+            # The rows are committed; a missing checkpoint only makes the next open slower.
+            logger.warning("checkpoint failed: table=%s error=%s", self.uri, error)
+
+    def _opened(self, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.uri, version=version, storage_options=self._storage_options)
+        except TableNotFoundError as error:
+            if "://" not in self.uri:
+                # A file or a broken link where a folder should be is a storage that failed, not an empty one.
+                nearest = next(path for path in Path(self.uri).absolute().parents if os.path.lexists(path))
+                if not nearest.is_dir():
+                    raise Unavailable(f"{nearest} is not a folder", field=self.uri) from error
+            return None
+
+    def _refreshed(self) -> DeltaTable | None:
+        with self._translated():
+            if self._handle is None:
+                self._handle = self._opened()
+            else:
+                self._handle.update_incremental()
+            return self._handle
+
+    def _refreshed_or_created(self) -> DeltaTable:
+        handle = self._refreshed()
+        if handle is not None:
+            return handle
+        configuration: dict[str, str | None] = {"delta.enableChangeDataFeed": "true"}
+        statistics = _statistics_columns(self.schema)
+        if statistics:
+            configuration["delta.dataSkippingStatsColumns"] = ",".join(statistics)
+        try:
+            self._handle = DeltaTable.create(
+                self.uri,
+                self.schema,
+                mode="error",
+                partition_by=self._partition_by,
+                configuration=configuration,
+                storage_options=self._storage_options,
+            )
+        except DeltaError as error:
+            # Somebody else may have created it in the same moment.
+            self._handle = self._opened()
+            if self._handle is None:
+                raise Unavailable(f"the table cannot be created: {error}", field=self.uri) from error
+        return self._handle
+
+    def _feed(self, handle: DeltaTable, first: int, last: int, names: Sequence[str]) -> pl.DataFrame:
+        wanted = [*(name for name in names if name not in _FEED_COLUMNS), _CHANGE_TYPE, _COMMIT_VERSION]
+        reader = handle.load_cdf(starting_version=first, ending_version=last, columns=wanted)
+        frame = pl.DataFrame(pa.table(reader))
+        return frame.filter(pl.col(_CHANGE_TYPE) == "insert")
+
+    def _last_that_fits(self, handle: DeltaTable, first: int, newest: int, max_rows: int) -> int:
+        counts = self._feed(handle, first, newest, []).group_by(_COMMIT_VERSION).len().sort(_COMMIT_VERSION)
+        last, taken = first, 0
+        for commit, rows in counts.iter_rows():
+            if taken and taken + rows > max_rows:
+                return int(last)
+            taken += rows
+            last = commit
+        # Commits without rows behind the last one with rows count as read, or they would be read for ever.
+        return newest
+
+    def _condition(self, since: datetime | None, until: datetime | None) -> pl.Expr | None:
+        if since is None and until is None:
+            return None
+        if self._time_column is None:
+            raise Invalid("the table has no time column to filter on", field=self.uri)
+        outer, _, inner = self._time_column.partition(".")
+        moment = pl.col(outer).struct.field(inner) if inner else pl.col(outer)
+        by_date = self._time_column == "request_time" and "request_date" in self.schema.names
+        conditions: list[pl.Expr] = []
+        for bound, lower in ((since, True), (until, False)):
+            if bound is None:
+                continue
+            if bound.tzinfo is None:
+                raise Invalid("a time without a zone means nothing", field="since" if lower else "until")
+            bound = bound.astimezone(UTC)
+            conditions.append(moment >= bound if lower else moment < bound)
+            if by_date:
+                date = pl.col("request_date")
+                conditions.append(date >= bound.date() if lower else date <= bound.date())
+        return pl.all_horizontal(conditions)
+
+    def _conformed(self, rows: pa.Table | pl.DataFrame) -> pa.Table:
+        table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
+        if table.schema.equals(self.schema):
+            return table
+        unknown = [name for name in table.column_names if name not in self.schema.names]
+        if unknown:
+            raise Invalid(
+                f"there is no column {unknown[0]!r}", field=self.uri, fix="Leave it out or rename it."
+            )
+        columns = []
+        for field in self.schema:
+            if field.name not in table.column_names:
+                columns.append(pa.nulls(table.num_rows, field.type))
+                continue
+            try:
+                columns.append(table.column(field.name).cast(field.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise Invalid(f"the values do not fit {field.type}: {error}", field=field.name) from error
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    @contextmanager
+    def _translated(self, *, conflicts: bool = True) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError as error:
+            if not conflicts:
+                raise
+            raise Conflict(f"somebody else committed first: {error}", field=self.uri) from error
+        except SchemaMismatchError as error:
+            raise Invalid(f"the rows do not fit the table: {error}", field=self.uri) from error
+        except TableNotFoundError as error:
+            raise Missing(f"there is no such table: {error}", field=self.uri) from error
+        except (DeltaError, pa.ArrowException, OSError) as error:
+            if any(words in str(error) for words in _NO_SUCH_VERSION):
+                raise Missing(f"there is no such version: {error}", field=self.uri) from error
+            raise Unavailable(f"the table's storage failed: {error}", field=self.uri) from error
+
+
+def _time_column(schema: pa.Schema) -> str | None:
+    if "request_time" in schema.names:
+        return "request_time"
+    return "window.start" if "window" in schema.names else None
+
+
+def _statistics_columns(schema: pa.Schema) -> list[str]:
+    """Columns whose minimum and maximum per file are worth their bytes in the log: never the long texts.
+
+    Request ids sort by time, so statistics on them make a look-up by id cheap. Empty: Delta's own choice.
+    """
+    if "request_time" not in schema.names:
+        return []
+    return [
+        field.name
+        for field in schema
+        if field.name == _REQUEST_ID or (pa.types.is_primitive(field.type) and field.name != "request_date")
+    ]
