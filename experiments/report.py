@@ -1,0 +1,142 @@
+"""The one shape of an experiment's result, for the command line, the API and the dashboard.
+
+Invariant: :meth:`Report.to_dict` is plain JSON; what cannot be said is null, never NaN, infinity or a
+default number.
+
+Per variant, ``estimate`` and ``se`` are in the metric's unit (the geometric mean on the log scale).
+``difference`` and the intervals of ``fixed`` and ``always_valid`` are on the metric's scale (``scale``:
+``log`` means differences of natural logarithms); ``relative_lift`` is treatment over control minus one on
+either scale, with its always-valid interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+Verdict = Literal["better", "worse", "different", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRatio:
+    """Units that the variants should have and have; ``ok`` false: no result can be trusted."""
+
+    p_value: float
+    ok: bool
+    expected: dict[str, float]
+    observed: dict[str, int]
+    decided_by: str
+    chi_squared_p_value: float
+    sequential_p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariantResult:
+    """What was measured of one variant; ``excluded`` counts its records without a value."""
+
+    n_units: int
+    n_records: int
+    excluded: int
+    excluded_reasons: dict[str, int]
+    estimate: float | None
+    se: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiftResult:
+    """Treatment over control minus one, with its always-valid interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FixedResult:
+    """Valid for one look at a time that was set before."""
+
+    p_value: float | None
+    low: float | None
+    high: float | None
+    method: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlwaysValidResult:
+    """Valid at every look. ``running_p`` is the smallest p-value so far; ``r`` the boundary's tuning at
+    this look.
+    """
+
+    p_value: float | None
+    low: float | None
+    high: float | None
+    running_p: float | None
+    r: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One treatment against the control. ``different``: decided, but the metric has no good direction."""
+
+    treatment: str
+    control: str
+    difference: float | None
+    relative_lift: LiftResult
+    fixed: FixedResult
+    always_valid: AlwaysValidResult
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """One metric over all variants; ``better`` is the good direction."""
+
+    name: str
+    label: str
+    role: Literal["primary", "secondary"]
+    unit: str
+    scale: str
+    better: str | None
+    variants: dict[str, VariantResult]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An experiment's result at one look. ``alpha`` is each comparison's share of the experiment's."""
+
+    experiment: str
+    endpoint: str
+    state: str
+    as_of: str
+    payload_version: int | None
+    scores_version: int | None
+    unit: str
+    phase: int
+    alpha: float
+    units: int
+    exposures: dict[str, int]
+    records: dict[str, int]
+    excluded: dict[str, int]
+    sample_ratio: SampleRatio
+    metrics: tuple[MetricResult, ...]
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values only."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

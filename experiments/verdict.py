@@ -1,0 +1,147 @@
+"""What the numbers mean, in words that a product manager understands.
+
+Invariant: a verdict is only given on evidence that holds however often one looks, and never on data whose
+split is off. What stands in its way is always said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from experiments.effect import Effect
+from experiments.metrics import Metric
+from experiments.ratio_check import RatioCheck
+from experiments.report import Comparison, MetricResult, Verdict
+from experiments.sequential import AlwaysValid
+from experiments.significance import Lift
+from experiments.store import RunningP
+
+_MANY_TIMES = 1.0
+
+
+def judge(
+    metric: Metric, effect: Effect, result: AlwaysValid, running: RunningP, lift: Lift, alpha: float
+) -> tuple[Verdict, str]:
+    """The verdict of one comparison and its reason."""
+    if running.p_value > alpha:
+        return "inconclusive", f"not enough evidence, {_open_range(metric, result, lift)}"
+    if math.copysign(1.0, running.difference) != math.copysign(1.0, effect.difference):
+        day = running.reached_at.date().isoformat()
+        return (
+            "inconclusive",
+            f"the evidence of {day} pointed the other way than today's, so something has changed",
+        )
+    size = f"{_estimates(metric, effect)}, {lift_words(lift)}"
+    if metric.better is None:
+        return "different", size
+    good = (effect.difference > 0) == (metric.better == "higher")
+    return ("better" if good else "worse"), size
+
+
+def sentence(
+    ratio: RatioCheck, metrics: Sequence[MetricResult], units: int, unit: str, *, running: bool
+) -> str:
+    """One sentence for the whole experiment."""
+    if not units:
+        return "There is nothing to judge yet: no traffic of this experiment has been recorded."
+    if not ratio.ok:
+        words = _split_words(ratio, unit)
+        return f"The data cannot be trusted: {words}; find out why before reading any result."
+    primary, *secondary = metrics
+    parts = []
+    for comparison in primary.comparisons:
+        parts.append(_primary_words(primary, comparison, running=running))
+        for metric in secondary:
+            parts += [
+                _secondary_words(metric, other)
+                for other in metric.comparisons
+                if other.treatment == comparison.treatment and other.verdict != "inconclusive"
+            ]
+    return "; ".join(parts) + "."
+
+
+def split_reason(ratio: RatioCheck, unit: str) -> str:
+    """Why nothing can be concluded from a split that is off."""
+    return f"the data cannot be trusted: {_split_words(ratio, unit)}"
+
+
+def _split_words(ratio: RatioCheck, unit: str) -> str:
+    worst = max(ratio.observed, key=lambda name: abs(ratio.observed[name] - ratio.expected[name]))
+    return (
+        f"{worst} got {ratio.observed[worst]:,} of {sum(ratio.observed.values()):,} {unit}s "
+        f"where about {ratio.expected[worst]:,.0f} were expected"
+    )
+
+
+def _primary_words(metric: MetricResult, comparison: Comparison, *, running: bool) -> str:
+    if comparison.verdict == "inconclusive":
+        still = "No verdict yet" if running else "No verdict"
+        against = f"{comparison.treatment} against {comparison.control}"
+        return f"{still} on {metric.label} of {against}: {comparison.reason}"
+    return (
+        f"{comparison.treatment} is {comparison.verdict} {_than(comparison)} {comparison.control} "
+        f"on {metric.label}: {comparison.reason}"
+    )
+
+
+def _secondary_words(metric: MetricResult, comparison: Comparison) -> str:
+    return f"{comparison.treatment} is {comparison.verdict} on {metric.label}: {comparison.reason}"
+
+
+def _than(comparison: Comparison) -> str:
+    return "from" if comparison.verdict == "different" else "than"
+
+
+def _open_range(metric: Metric, result: AlwaysValid, lift: Lift) -> str:
+    if not (math.isfinite(result.low) and math.isfinite(result.high)):
+        return "there is too little traffic to bound the difference"
+    if metric.kind == "rate":
+        low, high = result.low * 100, result.high * 100
+        return f"the difference may still be anywhere between {low:+.3g} and {high:+.3g} percentage points"
+    if math.isfinite(lift.low) and math.isfinite(lift.high):
+        return f"it may still be anywhere between {_change(lift.low)} and {_change(lift.high)}"
+    return f"the difference may still be anywhere between {result.low:+.3g} and {result.high:+.3g}"
+
+
+def _estimates(metric: Metric, effect: Effect) -> str:
+    return f"{value_words(metric, effect.treatment)} against {value_words(metric, effect.control)}"
+
+
+def value_words(metric: Metric, estimate: float) -> str:
+    """An estimate on the metric's scale in its unit: ``98.1 %``, ``812 ms``, ``0.031``."""
+    if metric.scale == "log":
+        estimate = math.exp(estimate) if estimate < 700.0 else math.inf
+    if metric.unit == "rate":
+        return f"{estimate * 100:.4g} %"
+    if metric.unit == "ms":
+        return f"{_number(estimate)} ms"
+    return _number(estimate)
+
+
+def lift_words(lift: Lift) -> str:
+    """``12 % lower (8 % to 16 %)``; without the bracket when nothing bounds it."""
+    if not math.isfinite(lift.estimate):
+        return "a change that cannot be put in percent"
+    if not (math.isfinite(lift.low) and math.isfinite(lift.high)):
+        return _change(lift.estimate)
+    near, far = sorted((lift.low, lift.high), key=abs)
+    if near * far > 0 and max(near, far) < _MANY_TIMES:
+        return f"{_change(lift.estimate)} ({_percent(near)} to {_percent(far)})"
+    if near >= _MANY_TIMES:
+        return f"{_change(lift.estimate)} ({_number(1 + near)} to {_number(1 + far)} times)"
+    return f"{_change(lift.estimate)} (between {_change(near)} and {_change(far)})"
+
+
+def _percent(relative: float) -> str:
+    return f"{abs(relative) * 100:.3g} %"
+
+
+def _change(relative: float) -> str:
+    if relative >= _MANY_TIMES:
+        return f"{_number(1 + relative)} times as high"
+    return f"{_percent(relative)} {'higher' if relative >= 0 else 'lower'}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
