@@ -1,0 +1,48 @@
+"""Our proxy as the benchmarks run it: one worker with the spool on, an endpoint ``chat`` with two
+entities and an experiment, so that routing and assignment are paid for: ``python -m
+benchmarks.proxy_under_test``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.experiment import Experiment, Variant
+from serving_proxy.app import ProxyConfig, serve
+from serving_proxy.endpoint import Backend, Endpoint, Route, ServedEntity
+from serving_proxy.routing import Snapshot
+
+
+def snapshot(backend: str) -> Snapshot:
+    """Two variants that one backend answers for, half and half."""
+    entities = (
+        ServedEntity("champion", Backend((backend,))),
+        ServedEntity("challenger", Backend((backend,))),
+    )
+    endpoint = Endpoint("chat", entities, (Route("champion", 90), Route("challenger", 10)))
+    experiment = Experiment(
+        name="ab",
+        endpoint="chat",
+        control=Variant("control", "champion", 50),
+        treatments=(Variant("treatment", "challenger", 50),),
+        primary_metric="latency_ms",
+        unit="request",
+    )
+    return Snapshot.of([endpoint], [experiment])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--spool", type=Path, required=True)
+    arguments = parser.parse_args()
+    fixed = iter([snapshot(arguments.backend)])
+    config = ProxyConfig(spool_root=arguments.spool, port=arguments.port)
+    return serve(config, lambda: next(fixed, None))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The first step of the hot path: what the client asks for, read from its head and body without building
+objects.
+
+Only the few fields that routing and the record need are decoded; the rest of the body is checked to be
+JSON and passed over, so that unknown fields, numbers of any size and formatting reach the backend as the
+client sent them.
+
+Headers: ``x-servelens-unit`` names the randomised unit, ``x-session-id`` the session,
+``x-client-request-id`` the caller's own id (the body's ``client_request_id`` wins), ``traceparent`` the
+W3C trace, ``x-servelens-tags`` labels for the record in the syntax of W3C baggage:
+``team=search,release=42``, percent-encoded where needed; a member without ``=`` is a tag with an empty
+value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal
+from urllib.parse import unquote
+
+import msgspec
+
+from servelens.errors import Invalid, Missing
+from serving_proxy.endpoint import Endpoint
+from serving_proxy.routing import Identity, Snapshot
+from serving_proxy.target import Target
+
+Headers = Sequence[tuple[bytes, bytes]]
+Kind = Literal["chat", "completions", "scoring"]
+
+_MAX_IDENTIFIER: Final = 512
+_MAX_TAGS: Final = 32
+_Identifier = Annotated[str, msgspec.Meta(max_length=_MAX_IDENTIFIER)]
+
+
+class _Body(msgspec.Struct, gc=False):
+    """The fields of a request body that the proxy looks at; ``Raw`` fields are only asked whether they
+    are there.
+    """
+
+    model: _Identifier | None = None
+    stream: bool | None = None
+    user: _Identifier | None = None
+    safety_identifier: _Identifier | None = None
+    client_request_id: _Identifier | None = None
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """What the request's head says about where it comes from; it is known even when the body is unusable."""
+
+    unit: str | None = None
+    session_id: str | None = None
+    client_request_id: str | None = None
+    trace_id: str | None = None
+    tags: dict[str, str] | None = None
+
+
+class Invocation(msgspec.Struct, frozen=True, gc=False):
+    """A readable request for an endpoint that exists."""
+
+    endpoint: Endpoint
+    kind: Kind
+    model: str | None
+    wants_stream: bool
+    client_request_id: str | None
+    identity: Identity
+
+
+def read_origin(fields: Mapping[bytes, bytes]) -> Origin:
+    """Read the head's fields. Never fails: one that makes no sense is left out."""
+    if _ORIGIN_HEADERS.isdisjoint(fields):
+        return _NOWHERE
+    traceparent = fields.get(b"traceparent")
+    tags = fields.get(b"x-servelens-tags")
+    return Origin(
+        _text(fields.get(b"x-servelens-unit")),
+        _text(fields.get(b"x-session-id")),
+        _text(fields.get(b"x-client-request-id")),
+        _trace_id(traceparent) if traceparent else None,
+        _tags(tags) if tags else None,
+    )
+
+
+def read_invocation(
+    target: Target, origin: Origin, body: bytes, request_id: str, snapshot: Snapshot
+) -> Invocation:
+    """Read the body and find the endpoint. Raises Invalid or Missing, worded for the person at the client."""
+    try:
+        if not body.isascii():
+            body.decode()
+        fields = _decode_body(body)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at `$.")
+        raise Invalid(f"{problem}.", field=where.rstrip("`") or "body") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(
+            f"The request body is not valid JSON: {error}.", field="body", fix="Send one UTF-8 JSON object."
+        ) from error
+    name = target.endpoint or fields.model
+    if not name:
+        raise Invalid(
+            "The field 'model' is missing; it names the endpoint.", field="model", fix=_choices(snapshot)
+        )
+    endpoint = snapshot.endpoints.get(name)
+    if endpoint is None:
+        field = None if target.endpoint else "model"
+        raise Missing(f"There is no endpoint named {name!r}.", field=field, fix=_choices(snapshot))
+    return Invocation(
+        endpoint,
+        _kind(target, fields),
+        fields.model,
+        fields.stream is True,
+        fields.client_request_id or origin.client_request_id,
+        Identity(request_id, origin.unit, fields.user or fields.safety_identifier, origin.session_id),
+    )
+
+
+_NOWHERE: Final = Origin()
+_ORIGIN_HEADERS: Final = frozenset(
+    (b"x-servelens-unit", b"x-session-id", b"x-client-request-id", b"traceparent", b"x-servelens-tags")
+)
+
+
+def _kind(target: Target, fields: _Body) -> Kind:
+    if target.api == "chat":
+        return "chat"
+    if target.api == "completions":
+        return "completions"
+    if bytes(fields.messages):
+        return "chat"
+    return "completions" if bytes(fields.prompt) else "scoring"
+
+
+def _choices(snapshot: Snapshot) -> str:
+    names = ", ".join(repr(name) for name in snapshot.endpoints)
+    return f"Use one of: {names}." if names else "No endpoint is configured yet."
+
+
+def _text(value: bytes | None) -> str | None:
+    return value[:_MAX_IDENTIFIER].decode("utf-8", "replace") if value else None
+
+
+def _trace_id(traceparent: bytes) -> str | None:
+    """The trace id of ``version-trace-parent-flags`` (W3C Trace Context §3.2), or ``None`` when it is
+    malformed.
+    """
+    parts = traceparent.split(b"-")
+    if len(parts) < 4 or len(parts[1]) != 32 or not parts[1].isalnum():
+        return None
+    return parts[1].decode("ascii")
+
+
+def _tags(value: bytes) -> dict[str, str]:
+    members = value.decode("utf-8", "replace").split(",")[:_MAX_TAGS]
+    pairs = (member.partition("=") for member in members)
+    return {unquote(key.strip()): unquote(text.strip()) for key, _, text in pairs if key.strip()}
