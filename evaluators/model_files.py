@@ -1,0 +1,50 @@
+"""What is the same for all models that are loaded from files: a version that follows their content, and
+silence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+
+def files_version(folder: Path, code: str) -> str:
+    """Twelve hexadecimal digits that change with any byte of any file in ``folder``, with a file's name,
+    and with ``code``: a constant of the evaluator, raised whenever it would score the same text
+    otherwise."""
+    digest = hashlib.blake2b(code.encode(), digest_size=6)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(file.relative_to(folder)).encode() + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def model_version(source: str, config: Any, code: str) -> str:
+    """Twelve hexadecimal digits for the model at ``source``: a folder's files, or the commit of a Hugging
+    Face id."""
+    if Path(source).is_dir():
+        return files_version(Path(source), code)
+    commit = str(getattr(config, "_commit_hash", None))
+    return hashlib.blake2b(f"{source}@{commit} {code}".encode(), digest_size=6).hexdigest()
+
+
+def model_name(source: str) -> str:
+    """The folder's name, or the Hugging Face id as it is."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """No progress bars of transformers on standard error: they would mix with a log or with our own bar."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
