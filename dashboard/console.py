@@ -1,0 +1,48 @@
+"""What every page is handed: the services, and the queries over their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from collector.catalog import UNROUTED
+from dashboard.experiment_queries import ExperimentQueries
+from dashboard.quality_queries import QualityQueries
+from dashboard.queries import TableReader
+from dashboard.reports import Reports
+from dashboard.request_queries import RequestQueries
+from dashboard.services import ConsoleServices
+from dashboard.traffic_queries import TrafficQueries
+from dashboard.view import View, Window, parse
+
+
+class Console:
+    """The queries of one console, over one cache."""
+
+    def __init__(self, services: ConsoleServices) -> None:
+        self.services = services
+        self.reader = TableReader(services.clock)
+        self.traffic = TrafficQueries(services.catalog, self.reader)
+        self.requests = RequestQueries(services.catalog, self.reader)
+        self.experiments = ExperimentQueries(
+            services.catalog, services.experiment_store, self.reader, services.clock
+        )
+        self.quality = QualityQueries(services.catalog, self.reader)
+        self.reports = Reports(services.reports_dir)
+        self._names = tuple(endpoint.name for endpoint in services.endpoints)
+
+    def view(self, data: Mapping[str, Any] | None) -> View:
+        """The view that a browser asks for; :data:`UNROUTED` may be looked at as well."""
+        return parse(data, (*self._names, UNROUTED) if self._names else (), self.services.clock)
+
+    def case_counts(self) -> Mapping[str, int]:
+        """Cases of all endpoints by state."""
+        totals: dict[str, int] = {}
+        for states in self.services.queue.counts().values():
+            for state, number in states.items():
+                totals[str(state)] = totals.get(str(state), 0) + number
+        return totals
+
+    def unrouted(self, window: Window) -> int:
+        """How many requests reached no endpoint in ``window``."""
+        return self.traffic.count(UNROUTED, window)

@@ -1,0 +1,125 @@
+"""An experiment's metrics: estimates, the interval plot, and what each comparison says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import dcc, html
+
+from dashboard import experiment_figures, formats
+from dashboard.elements import GRAPH_CONFIG, Element, badge, card
+
+
+def capital(sentence: str) -> str:
+    """``sentence`` with its first letter in upper case."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def metrics_card(report: Mapping[str, Any], scheme: str) -> Element:
+    """All metrics of a report (:mod:`experiments.report`), one row each."""
+    explanation = html.Span(
+        [
+            html.Span(className="key-thin"),
+            "always valid: holds however often you look",
+            html.Span(className="key-thick"),
+            "fixed: holds for one look at a planned time",
+        ],
+        className="interval-key",
+    )
+    return card(
+        "Metrics",
+        html.Div([_metric(metric, scheme) for metric in report["metrics"]], className="metrics"),
+        note=explanation,
+    )
+
+
+def _metric(metric: Mapping[str, Any], scheme: str) -> Element:
+    better = {"higher": "higher is better", "lower": "lower is better"}.get(
+        metric["better"] or "", "no good direction"
+    )
+    estimates = [
+        html.Div(
+            [html.Span(name, className="muted"), html.Strong(estimate(metric, variant["estimate"]))],
+            className="estimate",
+        )
+        for name, variant in metric["variants"].items()
+    ]
+    figure = experiment_figures.intervals(metric, scheme)
+    plot = dcc.Graph(
+        figure=figure,
+        config={**GRAPH_CONFIG, "staticPlot": False},
+        style={"height": f"{experiment_figures.intervals_height(metric)}px"},
+        className="graph",
+        responsive=True,
+    )
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.Div(
+                        [
+                            html.Strong(capital(metric["label"])),
+                            badge("primary", "accent") if metric["role"] == "primary" else None,
+                        ],
+                        className="badges",
+                    ),
+                    html.Div(better, className="muted small"),
+                ],
+                className="metric-name",
+            ),
+            html.Div(estimates, className="metric-estimates"),
+            html.Div(plot, className="metric-plot", role="img", **{"aria-label": _spoken(metric)}),
+            html.Div(
+                [_comparison(metric, comparison) for comparison in metric["comparisons"]],
+                className="metric-verdict",
+            ),
+        ],
+        className="metric",
+    )
+
+
+def _comparison(metric: Mapping[str, Any], comparison: Mapping[str, Any]) -> Element:
+    always, fixed = comparison["always_valid"], comparison["fixed"]
+    several = len(metric["comparisons"]) > 1
+    return html.Div(
+        [
+            html.Div(
+                [
+                    badge(comparison["verdict"], experiment_figures.tone(comparison["verdict"])),
+                    html.Strong(f"{comparison['treatment']} " if several else ""),
+                    html.Span(
+                        experiment_figures.change(metric, comparison["difference"]), className="strong"
+                    ),
+                    html.Span(
+                        f"{formats.p_value(always['running_p'])}",
+                        className="muted",
+                        title=f"Always valid, smallest so far. For one look: {formats.p_value(fixed['p_value'])}",
+                    ),
+                ],
+                className="badges",
+            ),
+            html.Div(capital(comparison["reason"]), className="muted small"),
+        ]
+    )
+
+
+def _spoken(metric: Mapping[str, Any]) -> str:
+    parts = []
+    for one in metric["comparisons"]:
+        always = one["always_valid"]
+        low, high = (experiment_figures.change(metric, always[side]) for side in ("low", "high"))
+        parts.append(
+            f"{one['treatment']} against {one['control']}: "
+            f"{experiment_figures.change(metric, one['difference'])}, always valid {low} to {high}"
+        )
+    return f"{metric['label']}. " + "; ".join(parts)
+
+
+def estimate(metric: Mapping[str, Any], value: float | None) -> str:
+    """An estimate in the metric's unit."""
+    if metric["unit"] == "rate":
+        return formats.percent(value)
+    if metric["unit"] == "ms":
+        return formats.milliseconds(value)
+    return formats.significant(value)

@@ -1,0 +1,75 @@
+"""What the console is given: every object it reads from or acts on, and its own description of the endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector.catalog import Catalog
+from evaluators.run_history import RunHistory
+from experiments.experiment import Experiment
+from experiments.store import ExperimentStore
+from relabel.queue import CaseQueue
+from servelens.clock import Clock
+from servelens.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class EntitySummary:
+    """A served entity as the pages name it; ``traffic_percentage`` is ``None`` without a route of its own."""
+
+    name: str
+    entity_version: str = ""
+    traffic_percentage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSummary:
+    """An endpoint as the pages name it."""
+
+    name: str
+    entities: tuple[EntitySummary, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleServices:
+    """Everything that :func:`dashboard.app.create_console` needs.
+
+    ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
+    that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
+    """
+
+    catalog: Catalog
+    database: Database
+    experiments: Sequence[Experiment]
+    experiment_store: ExperimentStore
+    queue: CaseQueue
+    endpoints: Sequence[EndpointSummary]
+    run_history: RunHistory
+    reports_dir: Path
+    clock: Clock
+    proxy_url: str = "http://127.0.0.1:8080"
+    refresh_s: float = 5.0
+    allowed_hosts: Sequence[str] = field(default=("*",))
+
+    def arms(self, endpoint: str) -> tuple[str, ...]:
+        """The names that split an endpoint's traffic: variants of its experiments, then other served entities."""
+        names: dict[str, None] = {}
+        answering: set[str] = set()
+        for experiment in self.experiments:
+            if experiment.endpoint == endpoint:
+                for variant in experiment.variants:
+                    names[variant.name] = None
+                    answering.add(variant.served_entity)
+        for summary in self.endpoints:
+            if summary.name == endpoint:
+                for entity in summary.entities:
+                    if entity.name not in answering:
+                        names[entity.name] = None
+        return tuple(names)
+
+    def experiment(self, name: str | None, endpoint: str) -> Experiment | None:
+        """The experiment of that name on ``endpoint``, else the endpoint's first, else ``None``."""
+        here = [experiment for experiment in self.experiments if experiment.endpoint == endpoint]
+        return next((experiment for experiment in here if experiment.name == name), here[0] if here else None)
