@@ -1,0 +1,195 @@
+"""The ``servelens`` command. Heavy parts are imported by the command that needs them, so each process stays light.
+
+Exit status: 0, 1 when something failed, 2 when the input is wrong (one line that names it and the fix).
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from servelens.errors import Invalid, Missing, ServelensError
+
+_config = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("servelens.yaml"),
+    show_default=True,
+    help="The settings file.",
+)
+_supervised = click.option("--supervised", is_flag=True, hidden=True, help="Started by `servelens up`.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(version("servelens"), prog_name="servelens")
+def cli() -> None:
+    """Observability and online evaluation for served models."""
+
+
+@cli.command()
+@_config
+def up(config: Path) -> None:
+    """Run everything on this machine: proxy, collector, scheduler and console."""
+    from servelens.processes.up import run
+
+    sys.exit(run(config))
+
+
+@cli.command()
+@_config
+@click.option("--slot", default="proxy-0", show_default=True, help="Name of this worker's spool folder.")
+@_supervised
+def proxy(config: Path, slot: str, supervised: bool) -> None:
+    """Run one proxy worker. Several share the port when each has its own slot."""
+    from servelens.processes.proxy import run
+
+    sys.exit(run(config, slot, supervised=supervised))
+
+
+@cli.command()
+@_config
+@_supervised
+def collector(config: Path, supervised: bool) -> None:
+    """Move records from the spool into the inference tables."""
+    from servelens.processes.collector import run
+
+    sys.exit(run(config, supervised=supervised))
+
+
+@cli.command()
+@_config
+@_supervised
+@click.option("--once", is_flag=True, help="Run every job once, now, and exit.")
+def scheduler(config: Path, supervised: bool, once: bool) -> None:
+    """Run evaluators, drift, experiment analysis and case selection on their schedules."""
+    from servelens.processes.scheduler import run
+
+    sys.exit(run(config, supervised=supervised, once=once))
+
+
+@cli.command()
+@_config
+@_supervised
+def console(config: Path, supervised: bool) -> None:
+    """Serve the dashboard and its HTTP API."""
+    from servelens.processes.console import run
+
+    sys.exit(run(config, supervised=supervised))
+
+
+@cli.command()
+@_config
+@click.option("--endpoint", default=None, help="Only cases of this endpoint.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The JSONL file to write.",
+)
+def export(config: Path, endpoint: str | None, output: Path) -> None:
+    """Write labeled cases as OpenAI chat fine-tuning data (JSONL)."""
+    from servelens.processes.export import run
+
+    sys.exit(run(config, endpoint, output))
+
+
+@cli.group()
+def experiment() -> None:
+    """Look at experiments."""
+
+
+@experiment.command("report")
+@_config
+@click.argument("name")
+def experiment_report(config: Path, name: str) -> None:
+    """Analyse the experiment NAME now and print its report as JSON."""
+    from servelens.processes.experiment_report import run
+
+    sys.exit(run(config, name))
+
+
+@cli.group()
+def models() -> None:
+    """The models that work offline."""
+
+
+@models.command("prepare")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    envvar="SERVELENS_MODELS_DIR",
+    help="Where to put them.  [default: ~/.cache/servelens/models]",
+)
+def models_prepare(directory: Path | None) -> None:
+    """Convert the offline models, once: SmolLM2, toxicity and MiniLM."""
+    from servelens.processes.models_prepare import run
+
+    sys.exit(run(directory))
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Exit after the summary instead of staying up.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("servelens-demo"),
+    show_default=True,
+    help="Where the demo keeps its data.",
+)
+def demo(once: bool, directory: Path) -> None:
+    """The whole loop on a real model: answer, record, compare, score, relabel, export, show."""
+    from servelens.demo.run import run
+
+    sys.exit(run(directory, once=once))
+
+
+def main() -> None:
+    """Entry point of the command: errors on purpose become one line, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as ending:
+        sys.exit(ending.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except ServelensError as error:
+        click.echo(f"servelens: {error}", err=True)
+        sys.exit(2 if isinstance(error, Invalid | Missing) else 1)
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name or "")
+        if extra is None:
+            raise
+        click.echo(
+            f"servelens: the package '{error.name}' is not installed. Run: pip install 'servelens[{extra}]'",
+            err=True,
+        )
+        sys.exit(2)
+
+
+def _extra_of(module: str) -> str | None:
+    extras = {
+        "proxy": ("fastapi", "httptools", "uvicorn", "uvloop"),
+        "collector": ("deltalake", "polars", "pyarrow"),
+        "evaluators": (
+            "apscheduler",
+            "evidently",
+            "numpy",
+            "pandas",
+            "safetensors",
+            "scipy",
+            "torch",
+            "transformers",
+        ),
+        "console": ("dash", "dash_ag_grid", "dash_mantine_components", "plotly"),
+        "models": ("gguf", "h5py"),
+        "demo": ("openai",),
+    }
+    root = module.partition(".")[0]
+    return next((extra for extra, modules in extras.items() if root in modules), None)

@@ -1,0 +1,78 @@
+"""``servelens collector``: the spool into the inference tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from collector.dead_letter import DeadLetter
+from collector.ingest import Collector
+from collector.ingest_status import IngestStatus
+from servelens.assembly.tables import build_catalog
+from servelens.processes.lifecycle import start, stop_on_signals
+from servelens.settings_file import load_settings
+from servelens.status_server import StatusServer
+
+
+def run(config: Path, *, supervised: bool) -> int:
+    """Run until SIGTERM or Ctrl-C, then drain what is in the spool."""
+    settings = load_settings(config)
+    start("collector", supervised=supervised)
+    stop = stop_on_signals()
+    collector = Collector(
+        settings.spool_directory,
+        build_catalog(settings),
+        DeadLetter(settings.data_dir / "dead-letter"),
+        commit_interval_s=settings.collector.commit_interval_s,
+        max_rows=settings.collector.max_rows,
+    )
+    address = settings.collector
+    with StatusServer(
+        address.host, address.port, lambda: ready(collector.status), lambda: metrics(collector.status)
+    ):
+        collector.run(stop)
+    return 0
+
+
+def ready(status: IngestStatus) -> tuple[bool, Mapping[str, Any]]:
+    """Ready while every table takes commits and every spool is read; the detail says what does not."""
+    return status.healthy, {
+        "status": "ok" if status.healthy else "degraded",
+        "lag_s": round(status.lag_s, 3),
+        "backlog_bytes": status.backlog_bytes,
+        "failing": dict(status.failing),
+        "halted": dict(status.halted),
+    }
+
+
+def metrics(status: IngestStatus) -> Iterable[Metric]:
+    """With the proxy's accepted and dropped records, ``settled`` closes the books: accepted = settled + dropped + spool."""
+    yield CounterMetricFamily(
+        "servelens_records_settled",
+        "Records in a table or the dead letter, over the lives of the spools that there are.",
+        value=status.settled,
+    )
+    yield CounterMetricFamily(
+        "servelens_records_dropped",
+        "Records that the writers refused or lost, over the lives of the spools that there are.",
+        value=status.dropped,
+    )
+    yield CounterMetricFamily(
+        "servelens_records_committed", "Records committed since the start.", value=status.in_table
+    )
+    yield CounterMetricFamily(
+        "servelens_records_dead_lettered", "Records that could not be read.", value=status.dead_lettered
+    )
+    yield GaugeMetricFamily(
+        "servelens_spool_backlog_bytes", "Spool not read yet.", value=status.backlog_bytes
+    )
+    yield GaugeMetricFamily(
+        "servelens_collector_lag_seconds", "Age of the oldest answer not in its table.", value=status.lag_s
+    )
+    yield GaugeMetricFamily(
+        "servelens_tables_failing", "Tables that do not take commits now.", value=len(status.failing)
+    )
+    yield GaugeMetricFamily("servelens_spools_halted", "Spools not read any more.", value=len(status.halted))

@@ -1,0 +1,82 @@
+"""``servelens console``: the dashboard and its HTTP API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import uvicorn
+
+from dashboard.app import create_console
+from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
+from evaluators.run_history import RunHistory
+from experiments.store import ExperimentStore
+from relabel.queue import CaseQueue
+from servelens.assembly.database import build_database
+from servelens.assembly.experiments import build_experiments
+from servelens.assembly.tables import build_catalog
+from servelens.clock import SystemClock
+from servelens.endpoint_settings import EndpointSettings
+from servelens.processes.lifecycle import start
+from servelens.settings import Settings
+from servelens.settings_file import load_settings
+from servelens.supervisor import unblock_sigterm
+
+_STOP_S = 5
+
+
+def run(config: Path, *, supervised: bool) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    settings = load_settings(config)
+    start("console", supervised=supervised)
+    unblock_sigterm()
+    clock = SystemClock()
+    database = build_database(settings)
+    try:
+        database.create_tables()
+        store = ExperimentStore(database, clock)
+        experiments = [store.register(experiment).experiment for experiment in build_experiments(settings)]
+        app = create_console(
+            ConsoleServices(
+                catalog=build_catalog(settings),
+                database=database,
+                experiments=experiments,
+                experiment_store=store,
+                queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
+                endpoints=[_summary(endpoint) for endpoint in settings.endpoints],
+                run_history=RunHistory(database, clock),
+                reports_dir=settings.reports_dir,
+                clock=clock,
+                proxy_url=_url(settings),
+            )
+        )
+        uvicorn.run(
+            app,
+            host=settings.console.host,
+            port=settings.console.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_STOP_S,
+        )
+    finally:
+        database.dispose()
+    return 0
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{settings.proxy.host}:{settings.proxy.port}"
+
+
+def _summary(endpoint: EndpointSettings) -> EndpointSummary:
+    traffic = endpoint.config.traffic_config
+    shares = (
+        {route.served_entity_name: route.traffic_percentage for route in traffic.routes} if traffic else {}
+    )
+    entities = endpoint.config.served_entities
+    if traffic is None:
+        shares = {entities[0].name: 100.0}
+    return EndpointSummary(
+        endpoint.name,
+        tuple(
+            EntitySummary(entity.name, entity.entity_version, shares.get(entity.name)) for entity in entities
+        ),
+    )

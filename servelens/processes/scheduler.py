@@ -1,0 +1,171 @@
+"""``servelens scheduler``: evaluators, drift, experiment analysis and case selection, each on its schedule."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from collector.catalog import Catalog
+from evaluators.drift_runner import DriftRunner
+from evaluators.report import ReportWriter
+from evaluators.run_history import RunHistory
+from evaluators.schedule import Job, Schedule
+from evaluators.windows import Granularity, Window
+from experiments.analysis import Analyzer
+from experiments.store import ExperimentStore
+from relabel.selection import Rule, Selector
+from servelens.assembly.database import build_database
+from servelens.assembly.experiments import build_experiments
+from servelens.assembly.tables import build_catalog
+from servelens.clock import Clock, SystemClock
+from servelens.database import Database
+from servelens.processes.lifecycle import start, stop_on_signals
+from servelens.settings import DriftSettings, Settings
+from servelens.settings_file import load_settings
+from servelens.status_server import StatusServer
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Path, *, supervised: bool, once: bool) -> int:
+    """Run until SIGTERM or Ctrl-C; with ``once`` run every job now and exit, 1 when one of them failed."""
+    settings = load_settings(config)
+    start("scheduler", supervised=supervised)
+    stop = stop_on_signals()
+    database = build_database(settings)
+    try:
+        database.create_tables()
+        schedule = Schedule(build_jobs(settings, build_catalog(settings), database, SystemClock(), stop))
+        if once:
+            results = schedule.run_once()
+            for result in results:
+                logger.info("%s: %s", result.name, result.error or result.value)
+            return 1 if any(result.error for result in results) else 0
+        address = settings.scheduler
+        with StatusServer(address.host, address.port, lambda: ready(schedule), lambda: metrics(schedule)):
+            schedule.run_forever(stop)
+    finally:
+        database.dispose()
+    return 0
+
+
+def ready(schedule: Schedule) -> tuple[bool, Mapping[str, Any]]:
+    """Ready while it runs; jobs that failed last time are named in the detail and run again when they are due."""
+    failing = {status.name: status.last_error for status in schedule.status() if status.last_error}
+    return True, {"status": "degraded" if failing else "ok", "failing": failing}
+
+
+def metrics(schedule: Schedule) -> Iterable[Metric]:
+    """Runs, failures and the end of the last run, by job."""
+    runs = CounterMetricFamily("servelens_job_runs", "Runs of a job.", labels=["job"])
+    failures = CounterMetricFamily("servelens_job_failures", "Runs that failed.", labels=["job"])
+    finished = GaugeMetricFamily(
+        "servelens_job_last_finished_timestamp_seconds", "End of the last run.", labels=["job"]
+    )
+    for status in schedule.status():
+        runs.add_metric([status.name], status.runs)
+        failures.add_metric([status.name], status.failures)
+        if status.last_finished is not None:
+            finished.add_metric([status.name], status.last_finished.timestamp())
+    return [runs, failures, finished]
+
+
+def build_jobs(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+) -> list[Job]:
+    """Every job, in the order in which its data flows: scores, cases, experiments, drift."""
+    return [
+        *_evaluations(settings, catalog, database, clock, stop),
+        *_selections(settings, catalog, database, clock),
+        *_analyses(settings, catalog, database, clock),
+        *_drifts(settings, catalog, database, clock),
+    ]
+
+
+def _evaluations(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+) -> list[Job]:
+    if not settings.evaluations:
+        return []
+    # Imported here, since a scheduler that scores nothing should not pay for torch.
+    from evaluators.registry import EvaluatorSpec, build
+    from evaluators.runner import EvaluationRunner
+
+    history = RunHistory(database, clock)
+    jobs = []
+    for evaluation in settings.evaluations:
+        evaluator = build(EvaluatorSpec(evaluation.evaluator, evaluation.options), settings.models_dir)
+        runner = EvaluationRunner(
+            catalog.tables(evaluation.endpoint), evaluation.endpoint, evaluator, history, clock
+        )
+        name = f"score {evaluation.endpoint} {evaluator.name} {evaluator.target}"
+        action = partial(runner.run, stop)  # a long catch-up ends at the next batch
+        # One scores table has one appender at a time.
+        jobs.append(Job(name, evaluation.every_s, action, group=f"scores of {evaluation.endpoint}"))
+    return jobs
+
+
+def _selections(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
+    jobs = []
+    for endpoint in dict.fromkeys(rule.endpoint for rule in settings.relabel.rules):
+        rules = [
+            Rule(rule.evaluator, rule.target, rule.above, rule.below, rule.priority)
+            for rule in settings.relabel.rules
+            if rule.endpoint == endpoint
+        ]
+        selector = Selector(catalog.tables(endpoint), endpoint, rules, database, clock)
+        jobs.append(Job(f"select cases {endpoint}", settings.relabel.every_s, selector.run))
+    return jobs
+
+
+def _analyses(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
+    store = ExperimentStore(database, clock)
+    jobs = []
+    for experiment in build_experiments(settings):
+        store.register(experiment)
+        analyzer = Analyzer(catalog.tables(experiment.endpoint), store, clock)
+
+        def analyze(analyzer: Analyzer = analyzer, name: str = experiment.name) -> str:
+            return analyzer.analyze(store.get(name).experiment).verdict
+
+        jobs.append(Job(f"analyse {experiment.name}", settings.experiments_every_s, analyze))
+    return jobs
+
+
+def _drifts(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
+    history = RunHistory(database, clock)
+    jobs = []
+    for drift in settings.drift:
+        runner = DriftRunner(
+            catalog.tables(drift.endpoint),
+            drift.endpoint,
+            history,
+            clock,
+            granularity=Granularity.parse(drift.granularity),
+            baseline=_baseline(drift),
+            lag=timedelta(seconds=drift.lag_s),
+            report=ReportWriter(settings.reports_dir, max_rows=drift.report_rows),
+        )
+        action: Callable[[], object] = runner.run
+        jobs.append(
+            Job(
+                f"drift {drift.endpoint} {drift.granularity}",
+                drift.every_s,
+                action,
+                group=f"drift of {drift.endpoint}",
+            )
+        )
+    return jobs
+
+
+def _baseline(drift: DriftSettings) -> Window | None:
+    if drift.baseline_start is None or drift.baseline_end is None:
+        return None
+    return Window(drift.baseline_start, drift.baseline_end)

@@ -1,0 +1,290 @@
+"""The shape of ``servelens.yaml``: every key, its default, what it means, and what it must agree with.
+
+Endpoints have the shape of Databricks Model Serving (``config.served_entities``, ``config.traffic_config.routes``,
+``ai_gateway.inference_table_config``), so that a configuration can be carried over. :mod:`servelens.settings_file`
+reads the file; ``docs/settings.md`` is generated from the descriptions here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, SecretStr, model_validator
+
+from servelens.endpoint_settings import EndpointSettings
+from servelens.section import Name, Percentage, Positive, Section, refuse_duplicates
+
+
+class ProxySettings(Section):
+    """The data plane that apps point their client at."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes that share the port, one core each.")
+    durability: Literal["process", "disk", "memory"] = Field(
+        "process",
+        description="When an answer's last byte may leave: after its record is written (`process`: survives the death of "
+        "the proxy), after it is synced to disk (`disk`: survives power loss), or at once (`memory`: flushed within 50 ms).",
+    )
+    on_log_failure: Literal["pass", "reject"] = Field(
+        "pass",
+        description="When the spool is full or its disk fails: serve and count the dropped record (`pass`), or answer "
+        "503 before forwarding (`reject`).",
+    )
+    max_body_bytes: int = Field(
+        16 * 1024**2, ge=1024, description="Largest request body; a larger one is answered 413."
+    )
+    canonical_log: bool = Field(False, description="Write one log line per invocation.")
+    drain_s: Positive = Field(
+        30.0, description="Seconds that a stopping worker waits for invocations in flight."
+    )
+
+
+class SpoolSettings(Section):
+    """The durable local log between the proxy and the tables."""
+
+    directory: Path | None = Field(None, description="Folder of the spool. Default: `spool` in `data_dir`.")
+    segment_bytes: int = Field(
+        64 * 1024**2, ge=64 * 1024, description="A segment is closed when it is this large."
+    )
+    segment_age_s: Positive = Field(60.0, description="… or this old.")
+    max_bytes: int = Field(
+        8 * 1024**3,
+        ge=1024**2,
+        description="Largest size of one worker's spool; past it `on_log_failure` applies.",
+    )
+
+
+class TablesSettings(Section):
+    """Where the Delta tables are."""
+
+    root: str | None = Field(
+        None, description="Folder or object-store address of the tables. Default: `tables` in `data_dir`."
+    )
+    catalog: Name = Field("servelens", description="Default catalog of the tables.")
+    schema_name: Name = Field("default", alias="schema", description="Default schema of the tables.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Options of the object store, as delta-rs takes them. Values may be `${NAME}`.",
+    )
+
+
+class DatabaseSettings(Section):
+    """The SQL database: cases, labels, experiments and run history."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="SQLAlchemy address. Default: SQLite in `data_dir`. `SERVELENS_DATABASE_URL` overrides it.",
+    )
+
+
+class CollectorSettings(Section):
+    """The process that moves records from the spool into the tables."""
+
+    commit_interval_s: Positive = Field(1.0, le=60, description="Seconds between two commits of a table.")
+    max_rows: int = Field(20_000, ge=1, description="Rows in one commit at the most.")
+    host: str = Field("127.0.0.1", description="Address of its health checks and metrics.")
+    port: int = Field(8051, ge=0, le=65535, description="Port of its health checks and metrics.")
+
+
+class SchedulerSettings(Section):
+    """The process that runs evaluators, drift, experiment analysis and case selection."""
+
+    host: str = Field("127.0.0.1", description="Address of its health checks and metrics.")
+    port: int = Field(8052, ge=0, le=65535, description="Port of its health checks and metrics.")
+
+
+class ConsoleSettings(Section):
+    """The dashboard and its HTTP API."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8050, ge=0, le=65535, description="Port to listen on.")
+
+
+class EvaluationSettings(Section):
+    """One evaluator on one endpoint's records."""
+
+    endpoint: str = Field(description="Name of the endpoint.")
+    evaluator: str = Field(description="`toxicity`, `perplexity`, or one that an installed package adds.")
+    every_s: Positive = Field(30.0, description="Seconds between two runs.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the evaluator, for example `target: request`."
+    )
+
+
+class DriftSettings(Section):
+    """Profile and drift of one endpoint's records, window by window."""
+
+    endpoint: str = Field(description="Name of the endpoint.")
+    granularity: str = Field(
+        "1 hour",
+        pattern=r"^[1-9][0-9]{0,3} (minute|hour|day|week|month|year)s?$",
+        description="Length of a window: `5 minutes`, `1 hour`, `1 day` …, aligned to the clock (UTC). Each window is "
+        "compared with the one before it, or with the baseline.",
+    )
+    baseline_start: AwareDatetime | None = Field(
+        None, description="Start of a fixed reference window, with a zone."
+    )
+    baseline_end: AwareDatetime | None = Field(None, description="Its end.")
+    lag_s: float = Field(60.0, ge=0, description="Seconds after its end before a window is looked at.")
+    every_s: Positive = Field(60.0, description="Seconds between two runs.")
+    report_rows: int = Field(5_000, ge=100, le=50_000, description="Rows per window in the Evidently report.")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.baseline_start is None) != (self.baseline_end is None):
+            raise ValueError("baseline_end: give both 'baseline_start' and 'baseline_end', or none.")
+        return self
+
+
+class VariantSettings(Section):
+    """One arm of an experiment."""
+
+    served_entity: str = Field(description="The served entity that answers for this variant.")
+    name: Name | None = Field(None, description="Name of the variant. Default: the served entity's name.")
+    weight: Percentage = Field(
+        description="Share of the experiment's units, in percent. All weights add up to 100."
+    )
+
+
+class ExperimentSettings(Section):
+    """A comparison of served entities on live traffic."""
+
+    name: Name = Field(description="Name of the experiment, unique.")
+    endpoint: str = Field(description="Name of the endpoint.")
+    unit: Literal["user", "session", "request"] = Field(
+        "user", description="What is randomised, and keeps its variant."
+    )
+    control: VariantSettings = Field(description="The variant to compare with.")
+    treatments: list[VariantSettings] = Field(min_length=1, description="The variants to try.")
+    share: Percentage = Field(
+        100.0, description="Share of the endpoint's units that take part; the others follow the routes."
+    )
+    salt: str | None = Field(None, description="Seed of the assignment. Default: the experiment's name.")
+    phase: int = Field(
+        0, ge=0, description="Raise it by one when you change weights; phases are never pooled."
+    )
+    primary_metric: str = Field(
+        "success_rate", description="`success_rate`, `latency_ms`, `score:perplexity` …"
+    )
+    secondary_metrics: list[str] = Field(
+        default_factory=lambda: ["latency_ms"], description="Further metrics."
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Two-sided error probability.")
+    planned_units: int | None = Field(None, ge=2, description="Planned number of units over all variants.")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        arms = [self.control, *self.treatments]
+        refuse_duplicates([arm.name or arm.served_entity for arm in arms], "treatments", "variant")
+        total = sum(arm.weight for arm in arms)
+        if abs(total - 100) > 1e-9:
+            raise ValueError(
+                f"weight: adds up to {total:g} over control and treatments, not 100. "
+                "Change the weights so that they add up to 100."
+            )
+        return self
+
+
+class RelabelRuleSettings(Section):
+    """Which scores make a record a case."""
+
+    endpoint: str = Field(description="Name of the endpoint.")
+    evaluator: str = Field(description="Name of the evaluator.")
+    target: Literal["request", "response"] = Field("response", description="Which side the score is of.")
+    above: float | None = Field(None, description="A score over this makes a case.")
+    below: float | None = Field(None, description="A score under this makes a case.")
+    priority: int = Field(0, ge=-100, le=100, description="Cases of a higher priority are claimed first.")
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("above: give either 'above' or 'below', not both and not none.")
+        return self
+
+
+class RelabelSettings(Section):
+    """The queue of cases for people."""
+
+    every_s: Positive = Field(15.0, description="Seconds between two looks at the new scores.")
+    lease_s: Positive = Field(900.0, description="Seconds that a claimed case is kept for its annotator.")
+    rules: list[RelabelRuleSettings] = Field(default_factory=list, description="What becomes a case.")
+
+
+class Settings(Section):
+    """The whole file."""
+
+    data_dir: Path = Field(
+        Path("servelens-data"),
+        description="Folder of everything that has no place of its own. `SERVELENS_DATA_DIR` overrides it.",
+    )
+    models_dir: Path = Field(
+        Path("~/.cache/servelens/models"),
+        description="Folder of the prepared offline models. `SERVELENS_MODELS_DIR` overrides it.",
+    )
+    proxy: ProxySettings = Field(default_factory=ProxySettings, description="The data plane.")
+    spool: SpoolSettings = Field(default_factory=SpoolSettings, description="The durable local log.")
+    collector: CollectorSettings = Field(default_factory=CollectorSettings, description="Spool to tables.")
+    scheduler: SchedulerSettings = Field(
+        default_factory=SchedulerSettings, description="Evaluators, drift, experiments and case selection."
+    )
+    tables: TablesSettings = Field(default_factory=TablesSettings, description="The Delta tables.")
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The SQL database.")
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
+    endpoints: list[EndpointSettings] = Field(min_length=1, description="What apps can call.")
+    evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
+    drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
+    experiments: list[ExperimentSettings] = Field(default_factory=list, description="Comparisons.")
+    experiments_every_s: Positive = Field(15.0, description="Seconds between two analyses of an experiment.")
+    relabel: RelabelSettings = Field(default_factory=RelabelSettings, description="The relabeling queue.")
+
+    @property
+    def spool_directory(self) -> Path:
+        """Folder of the spool: one folder in it for each proxy worker."""
+        return self.spool.directory or self.data_dir / "spool"
+
+    @property
+    def tables_root(self) -> str:
+        """Folder or object-store address of the Delta tables."""
+        return self.tables.root or str(self.data_dir / "tables")
+
+    @property
+    def reports_dir(self) -> Path:
+        """Folder of the drift reports."""
+        return self.data_dir / "reports"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        refuse_duplicates([endpoint.name for endpoint in self.endpoints], "endpoints", "endpoint")
+        refuse_duplicates([experiment.name for experiment in self.experiments], "experiments", "experiment")
+        entities = {
+            endpoint.name: [entity.name for entity in endpoint.config.served_entities]
+            for endpoint in self.endpoints
+        }
+        owners = [
+            *((f"evaluations[{index}]", item.endpoint) for index, item in enumerate(self.evaluations)),
+            *((f"drift[{index}]", item.endpoint) for index, item in enumerate(self.drift)),
+            *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
+            *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),
+        ]
+        for key, endpoint in owners:
+            if endpoint not in entities:
+                raise ValueError(
+                    f"{key}.endpoint: there is no endpoint '{endpoint}'. Use one of: {', '.join(entities)}."
+                )
+        running: dict[str, str] = {}
+        for index, experiment in enumerate(self.experiments):
+            for arm in (experiment.control, *experiment.treatments):
+                if arm.served_entity not in entities[experiment.endpoint]:
+                    raise ValueError(
+                        f"experiments[{index}]: endpoint '{experiment.endpoint}' has no served entity "
+                        f"'{arm.served_entity}'. Use one of: {', '.join(entities[experiment.endpoint])}."
+                    )
+            if experiment.endpoint in running:
+                raise ValueError(
+                    f"experiments[{index}].endpoint: '{experiment.endpoint}' already has the experiment "
+                    f"'{running[experiment.endpoint]}'. Run one experiment per endpoint at a time."
+                )
+            running[experiment.endpoint] = experiment.name
+        return self
