@@ -72,7 +72,7 @@ def layout(_console: Console) -> Element:
                                 note="share of each variant's scores",
                             ),
                         ],
-                        className="grid-charts",
+                        className="grid-2",
                     ),
                     html.Div(
                         [
@@ -81,7 +81,7 @@ def layout(_console: Console) -> Element:
                                 "Not scored", html.Div(id="quality-unscored"), note="never counted as a zero"
                             ),
                         ],
-                        className="grid-charts",
+                        className="grid-2",
                     ),
                 ],
                 id="quality-scores",
@@ -231,6 +231,15 @@ def _drift(drift: Drift, scheme: str, zone: str) -> Element:
                 html.P(
                     "Each closed window is compared with the one before it. The first result shows after two windows."
                 ),
+            ),
+        )
+    if drift.rows.is_empty():
+        return card(
+            "Drift",
+            empty(
+                "quality",
+                f"No two windows of {drift.granularity} have enough records yet",
+                html.P("A window that is compared with an empty one says nothing about drift."),
             ),
         )
     last = drift.rows["window"].struct.field("end").max()

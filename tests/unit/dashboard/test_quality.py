@@ -5,8 +5,10 @@ import pytest
 
 from dashboard import experiment_figures, quality_figures
 from dashboard.console import Console
-from dashboard.quality_queries import EvaluatorName
+from dashboard.pages import quality
+from dashboard.quality_queries import Drift, EvaluatorName
 from dashboard.services import ConsoleServices
+from evaluators.drift_verdict import drifted
 
 PERPLEXITY = EvaluatorName("perplexity", "response")
 VIEW = {"endpoint": "support-chat", "range": "7d"}
@@ -48,6 +50,17 @@ def test_wide_scores_get_a_logarithmic_axis(console: Console) -> None:
     assert figure.layout.yaxis.type == "log"
     shares = quality_figures.distribution(toxicity, colours, "light")
     assert [sum(line.y) for line in shares.data] == pytest.approx([1.0, 1.0])
+
+
+def test_a_window_compared_with_an_empty_one_is_no_drift_and_no_error(console: Console) -> None:
+    table = console.services.catalog.tables("support-chat").drift
+    # What such a pair of windows leaves in the table: one row for the whole, none for a column.
+    of_table = table.scan().head(1).with_columns(column_name=pl.lit(":table")).collect()
+    assert of_table.height == 1
+    rows = drifted(of_table)
+    assert rows.is_empty()
+    shown = str(quality._drift(Drift(rows, "1 minute", ("1 minute",)), "light", "UTC"))
+    assert "No two windows of 1 minute have enough records yet" in shown
 
 
 def test_newest_windows_drifted(console: Console) -> None:
