@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from evaluators.report import ReportWriter
 from evaluators.run_history import RunHistory
 from evaluators.windows import Granularity, Window
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Unavailable
 from tests.unit.evaluators.inference_rows import ENDPOINT, endpoint_tables, payload_rows, score_rows
 
@@ -26,19 +24,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(TEN + timedelta(minutes=30))
-
-
-@pytest.fixture
-def history(tmp_path: Path, clock: ManualClock) -> Iterator[RunHistory]:
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
-    yield RunHistory(database, clock)
-    database.dispose()
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> EndpointTables:
-    return endpoint_tables(tmp_path)
 
 
 def runner_for(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,6 @@ from evaluators.evaluator import Evaluator, Score, Text, unscored
 from evaluators.run_history import RunHistory
 from evaluators.runner import EvaluationRunner
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Conflict, Unavailable
 from tests.unit.evaluators.inference_rows import ENDPOINT, endpoint_tables, payload_rows
 from tests.unit.evaluators.scoring_evaluators import LengthEvaluator
@@ -27,19 +26,6 @@ START = datetime(2026, 3, 4, 10, tzinfo=UTC)
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(START + timedelta(hours=1))
-
-
-@pytest.fixture
-def history(tmp_path: Path, clock: ManualClock) -> Iterator[RunHistory]:
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
-    yield RunHistory(database, clock)
-    database.dispose()
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> EndpointTables:
-    return endpoint_tables(tmp_path)
 
 
 def runner_for(
