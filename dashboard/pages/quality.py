@@ -233,23 +233,28 @@ def _drift(drift: Drift, scheme: str, zone: str) -> Element:
                 ),
             ),
         )
-    if drift.rows.is_empty():
+    # Windows with too few records have no verdict: that is not stability.
+    judged = drift.rows.drop_nulls("drifted")
+    if judged.is_empty():
         return card(
             "Drift",
             empty(
                 "quality",
                 f"No two windows of {drift.granularity} have enough records yet",
-                html.P("A window that is compared with an empty one says nothing about drift."),
+                html.P("A comparison needs records on both sides. It shows here once there are."),
             ),
         )
     last = drift.rows["window"].struct.field("end").max()
     newest = drift.rows.filter(drift.rows["window"].struct.field("end") == last)
     moved = newest.filter(newest["drifted"].fill_null(False))["column_name"].to_list()
+    told = newest["drifted"].is_not_null().any()
     named = ", ".join(moved[:4]) + (" …" if len(moved) > 4 else "")
     words = (
         f"In the newest window {formats.plural(len(moved), 'column')} drifted: {named}."
         if moved
         else "No column drifted in the newest window."
+        if told
+        else "The newest window has too few records to tell."
     )
     return card(
         "Drift",
@@ -269,6 +274,8 @@ def _drift(drift: Drift, scheme: str, zone: str) -> Element:
             badge(f"{len(moved)} drifted", "warning", icon_name="alert")
             if moved
             else badge("Stable", "good", icon_name="check")
+            if told
+            else badge("Not enough records", "neutral")
         ],
     )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -61,6 +63,22 @@ def test_a_window_compared_with_an_empty_one_is_no_drift_and_no_error(console: C
     assert rows.is_empty()
     shown = str(quality._drift(Drift(rows, "1 minute", ("1 minute",)), "light", "UTC"))
     assert "No two windows of 1 minute have enough records yet" in shown
+
+
+def test_too_few_records_are_not_called_stable(console: Console) -> None:
+    drift = console.quality.drift(console.view(VIEW), None)
+    none = replace(drift, rows=drift.rows.with_columns(drifted=pl.lit(None, pl.Boolean)))
+    shown = str(quality._drift(none, "light", "UTC"))
+    assert "have enough records yet" in shown
+    assert "Stable" not in shown
+    end = pl.col("window").struct.field("end")
+    newest_untold = drift.rows.with_columns(
+        drifted=pl.when(end == end.max()).then(None).otherwise(pl.lit(False))
+    )
+    shown = str(quality._drift(replace(drift, rows=newest_untold), "light", "UTC"))
+    assert "The newest window has too few records to tell." in shown
+    assert "Not enough records" in shown
+    assert "Stable" not in shown
 
 
 def test_newest_windows_drifted(console: Console) -> None:
