@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BACKENDS := .venv-backends
+BACKENDS_STAMP := $(BACKENDS)/.installed
+TRITON := nvidia-pytriton==0.7.0  # Triton's server as a wheel, for CPUs too; without its range for numpy
 ONCE ?=
 
 .PHONY: install demo test check format bench lock clean models
@@ -17,13 +20,20 @@ $(STAMP): requirements.lock requirements-models.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+$(BACKENDS_STAMP): requirements-backends.lock  # model servers for the tests, with ranges that do not agree with ours
+	test -x $(BACKENDS)/bin/python || $(PYTHON) -m venv $(BACKENDS)
+	$(BACKENDS)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(BACKENDS)/bin/python -m pip install --quiet --requirement requirements-backends.lock
+	$(BACKENDS)/bin/python -m pip install --quiet --no-deps $(TRITON)
+	touch $@
+
 models: $(STAMP)  ## convert the offline models, once for this user
 	$(BIN)/servelens models prepare
 
 demo: $(STAMP)  ## the whole loop on a real model; ONCE=1 ends after the summary
 	$(BIN)/servelens demo $(if $(filter-out 0,$(ONCE)),--once,)
 
-test: $(STAMP) models
+test: $(STAMP) $(BACKENDS_STAMP) models
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(STAMP)
@@ -48,7 +58,11 @@ lock: $(STAMP)  ## resolve requirements.lock again from pyproject.toml (torch st
 	    --constraint $(VENV)/constraints.txt $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 	    | grep -v '^ *\(#\|--\)' | sed 's/+cpu$$//' ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	( echo "# Pinned versions of requirements-backends.in; made by 'make lock', used by 'make test'."; \
+	  $(BIN)/uv pip compile requirements-backends.in --python-version 3.11 --no-annotate --no-header --quiet \
+	  ) > requirements-backends.lock.new
+	mv requirements-backends.lock.new requirements-backends.lock
 
 clean:
-	rm -rf $(VENV) servelens-data servelens-demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BACKENDS) .peers servelens-data servelens-demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
