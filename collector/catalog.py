@@ -1,12 +1,14 @@
 """Where each endpoint's tables are: ``<root>/<catalog>/<schema>/<prefix>_payload`` and its companions.
 
-Invariant: two endpoints never share a table, so an application transaction in one says nothing about another.
+Invariants: two endpoints never share a table, so an application transaction in one says nothing about another; and an
+endpoint never gets another table, so whatever is read again goes where it went before.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,7 +60,9 @@ class Catalog:
     """The tables of all endpoints under ``root`` (a folder or an object-store address).
 
     Invocations that reached no endpoint are kept under the endpoint name :data:`~collector.record.UNROUTED`;
-    its tables are named by ``unrouted``.
+    its tables are named by ``unrouted``. ``more`` is asked for the names of all endpoints whenever one is looked up that
+    is not known yet; it gives ``None`` when there are no others than it gave last, and may raise
+    :class:`~servelens.errors.Unavailable`. Methods may be called from several threads.
     """
 
     def __init__(
@@ -68,11 +72,39 @@ class Catalog:
         *,
         unrouted: TableName = TableName("servelens", "default", "unrouted"),
         storage_options: Mapping[str, str] | None = None,
+        more: Callable[[], Mapping[str, TableName] | None] = lambda: None,
     ) -> None:
-        self.endpoints = tuple(name for name in names if name != UNROUTED)
+        self._root = root
+        self._storage_options = storage_options
+        self._more = more
+        self._lock = threading.Lock()
+        self._taken: dict[TableName, str] = {}
         self._tables: dict[str, EndpointTables] = {}
-        taken: dict[TableName, str] = {}
-        for endpoint, name in {UNROUTED: unrouted, **names}.items():
+        self._add({UNROUTED: unrouted, **names})
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The names of the endpoints that are known by now."""
+        return tuple(name for name in self._tables if name != UNROUTED)
+
+    def tables(self, endpoint: str) -> EndpointTables:
+        """The tables of ``endpoint``. Raises :class:`~servelens.errors.Missing` when there is no such endpoint,
+        and :class:`~servelens.errors.Unavailable` when that cannot be known now.
+        """
+        tables = self._tables.get(endpoint)
+        if tables is None:
+            with self._lock:
+                self._add(self._more() or {})
+            tables = self._tables.get(endpoint)
+        if tables is None:
+            known = ", ".join(self.endpoints) or "none"
+            raise Missing(f"there is no endpoint {endpoint!r}; configured are: {known}")
+        return tables
+
+    def _add(self, names: Mapping[str, TableName]) -> None:
+        for endpoint, name in names.items():
+            if endpoint in self._tables:
+                continue
             for part in (name.catalog, name.schema, name.prefix):
                 if not _PART.fullmatch(part):
                     raise Invalid(
@@ -80,22 +112,14 @@ class Catalog:
                         field=f"the inference table of endpoint {endpoint!r}",
                         fix="Use letters, digits, '_', '-' and '.'.",
                     )
-            if name in taken:
+            owner = self._taken.setdefault(name, endpoint)
+            if owner != endpoint:
                 raise Invalid(
-                    f"it is the table of endpoint {taken[name]!r} as well",
+                    f"it is the table of endpoint {owner!r} as well",
                     field=f"the inference table of endpoint {endpoint!r}",
                     fix="Give each endpoint a table prefix of its own.",
                 )
-            taken[name] = endpoint
-            self._tables[endpoint] = _tables(root, name, storage_options)
-
-    def tables(self, endpoint: str) -> EndpointTables:
-        """The tables of ``endpoint``. Raises :class:`~servelens.errors.Missing` when it is not configured."""
-        try:
-            return self._tables[endpoint]
-        except KeyError:
-            known = ", ".join(self.endpoints) or "none"
-            raise Missing(f"there is no endpoint {endpoint!r}; configured are: {known}") from None
+            self._tables[endpoint] = _tables(self._root, name, self._storage_options)
 
 
 def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | None) -> EndpointTables:

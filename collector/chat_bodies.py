@@ -23,6 +23,7 @@ class _Message(msgspec.Struct, gc=False):
 class _Request(msgspec.Struct, gc=False):
     messages: list[_Message]
     model: str | None = None
+    system: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -50,6 +51,8 @@ def read_request(body: bytes) -> tuple[str | None, str | None] | None:
     try:
         request = _request(body)
     except _UNUSUAL:
+        return None
+    if request.system:
         return None
     texts = []
     for message in request.messages:

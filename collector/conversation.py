@@ -1,9 +1,10 @@
 """The plain text and the numbers in a parsed body, whichever dialect it is in: found by shape, not by
 address.
 
-Known shapes: OpenAI chat and completions (and the many servers that follow them), MLflow's scoring inputs
-(``dataframe_split``, ``dataframe_records``, ``instances``, ``inputs``) and ``predictions``, and chat bodies
-sent to an MLflow address. Invariant: what is not there is ``None``, never zero and never an empty text.
+Known shapes: OpenAI chat, completions, embeddings and Responses (and the many servers that follow them),
+Anthropic's messages, MLflow's scoring inputs (``dataframe_split``, ``dataframe_records``, ``instances``,
+``inputs``) and ``predictions``, and chat bodies sent to an MLflow address. Invariant: what is not there is
+``None``, never zero and never an empty text.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from collector import anthropic_bodies, responses_bodies
+
 MAX_BIGINT: Final = 2**63 - 1
 """A larger token count fits no column and is no count."""
-_MLFLOW_INPUTS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs", "input")
+_MLFLOW_INPUTS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 class Answer(NamedTuple):
@@ -30,12 +33,22 @@ _NO_ANSWER: Final = Answer()
 
 
 def prompt_text(request: Any) -> str | None:
-    """The text that the model was given: the contents of all messages, without roles, one below the other."""
+    """The text that the model was given: the system prompt and the contents of all messages, without roles, one
+    below the other.
+    """
     if not isinstance(request, dict):
         return None
     messages = request.get("messages")
     if isinstance(messages, list):
-        return _joined(text for message in messages if (text := _message_text(message)))
+        system = anthropic_bodies.block_texts(request.get("system"))
+        said = (text for message in messages if (text := _message_text(message)))
+        return _joined(text for text in (*system, *said) if text)
+    given = request.get("input")
+    if given is not None:
+        instructions = request.get("instructions")
+        first = (instructions,) if isinstance(instructions, str) else ()
+        items = (text for text in (*first, *responses_bodies.item_texts(given)) if text)
+        return _joined(items) or _joined(_texts(given))
     prompt = request.get("prompt")
     if prompt is not None:
         return _joined(_texts(prompt))
@@ -52,6 +65,11 @@ def answer(response: Any) -> Answer:
     """What ``response`` says; all ``None`` for an error body or a shape that nobody knows."""
     if not isinstance(response, dict):
         return _NO_ANSWER
+    if anthropic_bodies.is_message(response):
+        return _anthropic_answer(response)
+    if responses_bodies.is_response(response):
+        text, finish_reason = responses_bodies.said(response), responses_bodies.finish_reason(response)
+        return _with_usage(text, finish_reason, response.get("usage"))
     text = finish_reason = None
     choices = response.get("choices")
     if isinstance(choices, list):
@@ -65,7 +83,17 @@ def answer(response: Any) -> Answer:
             finish_reason = reason if isinstance(reason, str) else None
     elif "predictions" in response:
         text = _joined(_texts(response["predictions"]))
-    usage = response.get("usage")
+    return _with_usage(text, finish_reason, response.get("usage"))
+
+
+def _anthropic_answer(message: dict[str, Any]) -> Answer:
+    reason, usage = message.get("stop_reason"), message.get("usage")
+    answer = _with_usage(anthropic_bodies.said(message), reason if isinstance(reason, str) else None, usage)
+    count = anthropic_bodies.input_tokens(usage) if isinstance(usage, dict) else None
+    return answer._replace(input_tokens=count if count is not None and count <= MAX_BIGINT else None)
+
+
+def _with_usage(text: str | None, finish_reason: str | None, usage: Any) -> Answer:
     if not isinstance(usage, dict):
         return Answer(text, finish_reason)
     return Answer(
@@ -85,7 +113,7 @@ def _message_text(message: Any) -> str | None:
     refusal = message.get("refusal")
     if isinstance(content, str) and not calls and not refusal:
         return content or None
-    pieces = [content] if isinstance(content, str) else list(_part_texts(content))
+    pieces = [content] if isinstance(content, str) else list(anthropic_bodies.block_texts(content))
     if isinstance(refusal, str):
         pieces.append(refusal)
     for call in calls if isinstance(calls, list) else [calls]:
@@ -94,16 +122,6 @@ def _message_text(message: Any) -> str | None:
             if isinstance(function, dict) and function.get("name"):
                 pieces.append(f"{function['name']}({_argument_text(function.get('arguments'))})")
     return _joined(piece for piece in pieces if piece)
-
-
-def _part_texts(content: Any) -> Iterator[str]:
-    for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, str):
-            yield part
-        elif isinstance(part, dict):
-            text = part.get("text")
-            if isinstance(text, str):
-                yield text
 
 
 def _argument_text(arguments: Any) -> str:

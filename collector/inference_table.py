@@ -3,7 +3,10 @@
 The first twelve are those of Databricks' AI-Gateway inference table, names, types and order unchanged, so
 that queries written for it run here (https://docs.databricks.com/aws/en/ai-gateway/inference-tables).
 ``worker_id`` and ``spool_offset`` say where a row came from: offsets are dense per worker, so anyone can
-check that none is lost.
+check that none is lost. ``attempt_details`` has one element for each try at a replica, in order.
+
+Columns are added at the end and never moved: a table that was made before a column existed gets it with the
+next append, and its older rows have null there (:class:`~collector.table.Table`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,15 @@ from typing import Final
 import pyarrow as pa
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+ATTEMPT: Final = pa.struct(
+    [
+        ("served_entity", pa.string()),
+        ("url", pa.string()),
+        ("status", pa.int32()),
+        ("error_type", pa.string()),
+        ("duration_ms", pa.float64()),
+    ]
+)
 
 DATABRICKS_COLUMNS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("databricks_request_id", pa.string()),
@@ -58,6 +70,8 @@ _COLUMNS: Final[list[tuple[str, pa.DataType]]] = [
     ("tags", pa.map_(pa.string(), pa.string())),
     ("worker_id", pa.string()),
     ("spool_offset", pa.int64()),
+    ("endpoint_config_version", pa.int32()),
+    ("attempt_details", pa.list_(ATTEMPT)),
 ]
 
 PAYLOAD_SCHEMA: Final = pa.schema(_COLUMNS)

@@ -41,15 +41,15 @@ _POLL_S: Final = 0.05
 _LOOK_AROUND_S: Final = 0.5
 _STALL_S: Final = 10.0
 _RETRY_S: Final = 1.0
+_COMMIT_THREADS: Final = 1_024  # started as they are needed: two for each table whose storage hangs
 
 
 class Collector:
     """The one collector of a spool root: reads every worker's spool under it into the tables of ``catalog``.
 
-    Records of an endpoint that the catalog does not know go to the table of
-    :data:`~collector.record.UNROUTED`. A batch is committed ``commit_interval_s`` after its first record, or
-    at ``max_rows`` rows or ``max_bytes`` of records. One thread may call its methods; any may read
-    :attr:`status`.
+    Records of an endpoint that the catalog does not know go to the table of :data:`~collector.record.UNROUTED`; while it
+    cannot say, the spool waits. A batch is committed ``commit_interval_s`` after its first record, or at ``max_rows``
+    rows or ``max_bytes`` of records. One thread may call its methods; any may read :attr:`status`.
     """
 
     def __init__(
@@ -71,14 +71,13 @@ class Collector:
         self._max_bytes = max_bytes
         self._drain_timeout_s = drain_timeout_s
         self._clock = clock or SystemClock()
+        self._catalog = catalog
         self._tables: dict[str, Table] = {}
         self._uris: dict[str, str] = {}
-        for endpoint in (*catalog.endpoints, UNROUTED):
-            table = catalog.tables(endpoint).payload
-            self._tables[table.uri] = table
-            self._uris[endpoint] = table.uri
         now = self._clock.monotonic()
-        self._main = Lane(set(self._tables), now=now)
+        self._main = Lane(set(), now=now)
+        for endpoint in (*catalog.endpoints, UNROUTED):
+            self._route(endpoint)
         self._side: dict[str, SideLane] = {}
         self._committed: dict[tuple[str, str], int] = {}
         self._deleted: dict[str, int] = {}
@@ -89,7 +88,7 @@ class Collector:
         self._last_commit_us: int | None = None
         self._draining = False
         self._wakeup = threading.Event()
-        self._pool = ThreadPoolExecutor(2 * len(self._tables), thread_name_prefix="commit")
+        self._pool = ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit")
 
     def run(self, stop: threading.Event) -> None:
         """Collect until ``stop`` is set, then until the spools are empty or ``drain_timeout_s`` has passed.
@@ -315,7 +314,16 @@ class Collector:
         return None
 
     def _route(self, endpoint: str) -> str:
-        return self._uris.get(endpoint, self._uris[UNROUTED])
+        uri = self._uris.get(endpoint)
+        if uri is None:
+            try:
+                table = self._catalog.tables(endpoint).payload
+            except Missing:
+                return self._uris[UNROUTED]
+            uri = self._uris[endpoint] = table.uri
+            self._tables[uri] = table
+            self._main.uris.add(uri)
+        return uri
 
     def _full(self, lane: Lane) -> bool:
         return lane.batch.rows >= self._max_rows or lane.batch.size >= self._max_bytes

@@ -120,6 +120,8 @@ class Lane:
         route: Callable[[str], str],
         committed: Mapping[tuple[str, str], int],
     ) -> None:
+        # All routes first: one that is not to be had now must not leave half of a reading in the batch.
+        routes = {endpoint: route(endpoint) for endpoint in {record.endpoint for record in reading.records}}
         batch, name = self.batch, worker.worker_id
         targets: dict[str, tuple[int, _Waiting] | None] = {}
         taken = 0
@@ -128,7 +130,7 @@ class Lane:
             try:
                 target = targets[endpoint]
             except KeyError:
-                uri = route(endpoint)
+                uri = routes[endpoint]
                 target = targets[endpoint] = (
                     (
                         committed.get((uri, name), -1),

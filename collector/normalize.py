@@ -1,24 +1,29 @@
 """Records become rows: bodies are read, streams aggregated, texts and token counts taken out.
 
-Invariant: one row per record and nothing lost. A body that is no JSON, or no UTF-8, is kept as text (bytes
-that are no text become U+FFFD) with null texts and counts. Rows are built column by column: an Arrow array
-from a list of values costs a third of what rows of dictionaries cost.
+Invariant: one row per record and nothing lost. A body that is no JSON is kept as text with null texts and
+counts. Bytes that are no UTF-8 become U+FFFD, and ``REQUEST_NOT_UTF8`` or ``RESPONSE_NOT_UTF8`` says so. Rows
+are built column by column: an Arrow array from a list of values costs a third of what rows of dictionaries
+cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import pyarrow as pa
 
 from collector import chat_bodies
 from collector.conversation import Answer, answer, prompt_text
-from collector.inference_table import PAYLOAD_SCHEMA, TIMESTAMP
+from collector.infer_bodies import readable, texts_of
+from collector.inference_table import ATTEMPT, PAYLOAD_SCHEMA, TIMESTAMP
 from collector.json_text import clean, parse, write
-from collector.record import Record
+from collector.record import Attempt, Record
 from collector.stream_aggregation import aggregate
 
+REQUEST_NOT_UTF8: Final = "REQUEST_NOT_UTF8"
+RESPONSE_NOT_UTF8: Final = "RESPONSE_NOT_UTF8"
 _NO_ANSWER: Final = Answer()
 
 
@@ -29,11 +34,18 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
     Raises :class:`pyarrow.ArrowInvalid`, :class:`OverflowError` or :class:`ValueError` when a value does not
     fit its column; :func:`rows` of one record at a time then tells which.
     """
+    records = [readable(record) if record.api == "infer" else record for record in records]
     prompts: list[str | None] = []
     responses: list[bytes | str | None] = []
     models: list[str | None] = []
     answers: list[Answer] = []
     for record in records:
+        if record.api == "infer":
+            prompts.append(texts_of(record.request, "inputs"))
+            models.append(record.model)
+            responses.append(record.response)
+            answers.append(Answer(texts_of(record.response, "outputs")))
+            continue
         prompt, model = (None, None) if record.request is None else _request(record.request)
         prompts.append(prompt)
         models.append(record.model if record.model is not None else model)
@@ -41,6 +53,12 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
         responses.append(body)
         answers.append(said)
 
+    requests, not_utf8_requests = _texts([r.request for r in records])
+    response_texts, not_utf8_responses = _texts(responses)
+    codes = [r.logging_error_codes for r in records]
+    for places, code in ((not_utf8_requests, REQUEST_NOT_UTF8), (not_utf8_responses, RESPONSE_NOT_UTF8)):
+        for place in places:
+            codes[place] = [*codes[place], code]
     moments = pa.array([r.request_time_us for r in records], pa.int64()).view(TIMESTAMP)
     count = len(records)
     columns: dict[str, pa.Array[Any]] = {
@@ -51,9 +69,9 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
         "status_code": pa.array([r.status_code for r in records], pa.int32()),
         "sampling_fraction": pa.array([r.sampling_fraction for r in records], pa.float64()),
         "execution_duration_ms": pa.array([(r.duration_us + 500) // 1000 for r in records], pa.int64()),
-        "request": _texts([r.request for r in records]),
-        "response": _texts(responses),
-        "logging_error_codes": pa.array([r.logging_error_codes for r in records], pa.list_(pa.string())),
+        "request": requests,
+        "response": response_texts,
+        "logging_error_codes": pa.array(codes, pa.list_(pa.string())),
         "served_entity_id": _strings([r.served_entity_id for r in records]),
         "requester": _strings([r.requester for r in records]),
         "endpoint": _strings([r.endpoint for r in records]),
@@ -86,6 +104,8 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
         "tags": pa.array([list(r.tags.items()) for r in records], pa.map_(pa.string(), pa.string())),
         "worker_id": pa.repeat(pa.scalar(worker_id), count),
         "spool_offset": pa.array(offsets, pa.int64()),
+        "endpoint_config_version": pa.array([r.endpoint_config_version for r in records], pa.int32()),
+        "attempt_details": _attempts([r.attempt_details for r in records]),
     }
     return pa.Table.from_arrays([columns[name] for name in PAYLOAD_SCHEMA.names], schema=PAYLOAD_SCHEMA)
 
@@ -132,13 +152,36 @@ def _strings(values: list[str | None] | list[str]) -> pa.Array[Any]:
         return pa.array([None if value is None else clean(value) for value in values], pa.string())
 
 
-def _texts(values: Sequence[bytes | str | None]) -> pa.Array[Any]:
+def _texts(values: Sequence[bytes | str | None]) -> tuple[pa.Array[Any], list[int]]:
+    """The values as text, and which of them are not UTF-8."""
     try:
         # Arrow takes the bytes as they are and checks them all at once.
-        return pa.array(values, pa.binary()).cast(pa.string())
+        return pa.array(values, pa.binary()).cast(pa.string()), []
     except (pa.ArrowInvalid, TypeError):
-        return pa.array([_text(value) for value in values], pa.string())
+        texts: list[str | None] = []
+        not_utf8: list[int] = []
+        for place, value in enumerate(values):
+            if isinstance(value, bytes):
+                try:
+                    texts.append(value.decode())
+                except UnicodeDecodeError:
+                    not_utf8.append(place)
+                    texts.append(value.decode("utf-8", "replace"))
+            else:
+                texts.append(value)
+        return pa.array(texts, pa.string()), not_utf8
 
 
-def _text(value: bytes | str | None) -> str | None:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _attempts(records: list[list[Attempt]]) -> pa.Array[Any]:
+    """A list of structs a record, built column by column as everything here."""
+    ends = list(accumulate((len(attempts) for attempts in records), initial=0))
+    flat = [attempt for attempts in records for attempt in attempts]
+    fields = [
+        _strings([a.served_entity for a in flat]),
+        _strings([a.url for a in flat]),
+        pa.array([a.status for a in flat], pa.int32()),
+        _strings([a.error_type for a in flat]),
+        pa.array([a.duration_us / 1000 for a in flat], pa.float64()),
+    ]
+    structs = pa.StructArray.from_arrays(fields, fields=list(ATTEMPT))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), structs)

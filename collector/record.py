@@ -17,7 +17,19 @@ UNROUTED: Final = "_unrouted"
 """Endpoint name of invocations that reached no endpoint: an unknown model, a malformed body."""
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
+class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One try at one replica: ``status`` is the backend's (``None`` when there was no answer), ``error_type`` as on
+    the record, ``duration_us`` until its head came or it failed.
+    """
+
+    served_entity: str
+    url: str
+    status: int | None = None
+    error_type: str | None = None
+    duration_us: int = 0
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One invocation. Times are microseconds since the Unix epoch or durations in microseconds.
 
     ``request`` and ``response`` are the bodies as the *client's* dialect has them; ``response`` of a stream is the
@@ -25,7 +37,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=Fals
     ``status_code`` is what the client was sent (499 when it left before an answer began).
     ``error_type`` is a short machine word: ``upstream_connect``, ``upstream_timeout``, ``upstream_reset``,
     ``upstream_invalid``, ``upstream_status``, ``invalid_request``, ``unknown_endpoint``, ``body_too_large``,
-    ``spool_full``, ``client_disconnected``, ``internal``; ``None`` when all went well.
+    ``spool_full``, ``client_disconnected``, ``internal``, ``unauthenticated``, ``forbidden``, ``rate_limited``,
+    ``overloaded``, ``blocked`` (by a guardrail); ``None`` when all went well.
     ``propensity`` is the probability with which this served entity was chosen for this unit.
     """
 
@@ -60,6 +73,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=Fals
     trace_id: str | None = None
     session_id: str | None = None
     tags: dict[str, str] = {}
+    endpoint_config_version: int | None = None
+    attempt_details: list[Attempt] = []
 
 
 _encoder = msgspec.msgpack.Encoder()

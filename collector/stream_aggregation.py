@@ -1,4 +1,4 @@
-"""A stream of completion chunks becomes the one answer that a call without ``stream`` would have given.
+"""A stream of events becomes the one answer that a call without ``stream`` would have given.
 
 Invariant: how the bytes were cut into chunks does not matter, and nothing that came is dropped: what is no
 JSON goes to ``unparsed_events`` of the answer. A cut stream gives what came until then, with a null
@@ -7,13 +7,15 @@ JSON goes to ``unparsed_events`` of the answer. A cut stream gives what came unt
 The shapes are those of OpenAI's ``chat.completion.chunk`` and ``text_completion``
 (https://platform.openai.com/docs/api-reference/chat/streaming) and of the servers that follow it: deltas of
 one choice are merged field by field, texts joined, lists of texts or token probabilities lengthened, tool
-calls told apart by their ``index``. Fields that nobody knows are kept as the first chunk has them.
+calls told apart by their ``index``. Fields that nobody knows are kept as the first chunk has them. Streams of
+OpenAI's Responses API and of Anthropic's Messages API have modules of their own.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from collector import anthropic_bodies, responses_bodies
 from collector.event_stream import event_data
 from collector.json_text import NOT_JSON, parse
 
@@ -26,17 +28,38 @@ _WHOLE: Final = frozenset({"role", "id", "type", "index"})
 def aggregate(body: bytes) -> dict[str, Any] | None:
     """The one answer in the server-sent events of ``body``; ``None`` when they hold no completion and no
     error."""
-    answer: dict[str, Any] = {}
-    choices: dict[int, dict[str, Any]] = {}
+    chunks: list[dict[str, Any]] = []
     unparsed: list[str] = []
-    is_chat = False
     for data in event_data(body):
         if data.strip() == _DONE:
             continue
         chunk = parse(data)
         if chunk is NOT_JSON or not isinstance(chunk, dict):
             unparsed.append(data.decode("utf-8", "replace"))
-            continue
+        else:
+            chunks.append(chunk)
+    answer = _whole(chunks)
+    if answer is not None and unparsed:
+        answer["unparsed_events"] = unparsed
+    return answer
+
+
+def _whole(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    for chunk in chunks:
+        if chunk.get("type") != "ping":  # which any of them may send at any time
+            if anthropic_bodies.is_event(chunk):
+                return anthropic_bodies.message_of(chunks)
+            if responses_bodies.is_event(chunk):
+                return responses_bodies.response_of(chunks)
+            break
+    return _completion(chunks)
+
+
+def _completion(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    is_chat = False
+    for chunk in chunks:
         for name, value in chunk.items():
             if name == "choices" and isinstance(value, list):
                 for choice in value:
@@ -52,8 +75,6 @@ def aggregate(body: bytes) -> dict[str, Any] | None:
         is_chat = is_chat or answer.get("object") == "chat.completion.chunk"
         answer["object"] = "chat.completion" if is_chat else "text_completion"
         answer["choices"] = [_finished(choices[index], is_chat) for index in sorted(choices)]
-    if unparsed:
-        answer["unparsed_events"] = unparsed
     return answer
 
 

@@ -5,6 +5,10 @@ transaction only on a handle that is older than the first commit, so :meth:`Tabl
 version on a fresh snapshot and commits on that same snapshot
 (https://github.com/delta-io/delta/blob/master/PROTOCOL.md, "Transaction Identifiers"). Readers follow the
 table by its version, through Delta's change data feed, in which compaction does not reappear.
+
+A schema grows at its end only. A table that lacks columns of ours gets them before the next append, in a commit of
+its own, which keeps their order (a merge with the append would move the partition's column); until then, and in
+older rows, they read as null.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from deltalake import (
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
+    Schema,
     Transaction,
     WriterProperties,
     write_deltalake,
@@ -43,7 +48,7 @@ _COMMIT_VERSION = "_commit_version"
 _CHANGE_TYPE = "_change_type"
 _HISTORY_GONE = ("Invalid table version", "not found")
 _NO_SUCH_VERSION = ("Invalid table version", "not the same as the specified end version")
-_FEED_COLUMNS = (_CHANGE_TYPE, _COMMIT_VERSION, "_commit_timestamp")
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Table:
         self._storage_options = dict(storage_options) if storage_options else None
         self._empty = pl.DataFrame(schema.empty_table())
         self._handle: DeltaTable | None = None
+        self._complete: DeltaTable | None = None  # the handle that is known to have all columns
         self._lock = threading.Lock()
 
     def exists(self) -> bool:
@@ -119,7 +125,7 @@ class Table:
             handle = self._opened(version)
         if handle is None:
             return self._empty.lazy()
-        frame = pl.scan_delta(handle)
+        frame = self._widened(pl.scan_delta(handle), handle)
         return frame if condition is None else frame.filter(condition)
 
     def read_since(
@@ -157,7 +163,8 @@ class Table:
                         field=self.uri,
                         fix="Read it anew, from the start.",
                     ) from error
-                frame, last = pl.scan_delta(handle).select(names).collect(), newest
+                frame = self._widened(pl.scan_delta(handle), handle).select(names).collect()
+                last = newest
         return Changes(frame.select(names).cast(self._empty.select(names).schema), last)
 
     def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
@@ -191,6 +198,7 @@ class Table:
     def _append_once(self, data: pa.Table, transactions: Mapping[str, int]) -> int:
         with self._translated(conflicts=False):
             handle = self._refreshed_or_created()
+            self._add_missing_columns(handle)
             for application_id, version in transactions.items():
                 committed = handle.transaction_version(application_id)
                 if committed is not None and committed >= version:
@@ -207,9 +215,7 @@ class Table:
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(name, version) for name, version in transactions.items()]
                 ),
-                post_commithook_properties=PostCommitHookProperties(
-                    create_checkpoint=False, cleanup_expired_logs=False
-                ),
+                post_commithook_properties=_NO_HOOKS,
             )
             version = handle.version()
         if version % _CHECKPOINT_EVERY == 0:
@@ -270,10 +276,11 @@ class Table:
         return self._handle
 
     def _feed(self, handle: DeltaTable, first: int, last: int, names: Sequence[str]) -> pl.DataFrame:
-        wanted = [*(name for name in names if name not in _FEED_COLUMNS), _CHANGE_TYPE, _COMMIT_VERSION]
+        present = _column_names(handle)
+        wanted = [*(name for name in names if name in present), _CHANGE_TYPE, _COMMIT_VERSION]
         reader = handle.load_cdf(starting_version=first, ending_version=last, columns=wanted)
-        frame = pl.DataFrame(pa.table(reader))
-        return frame.filter(pl.col(_CHANGE_TYPE) == "insert")
+        frame = pl.DataFrame(pa.table(reader)).filter(pl.col(_CHANGE_TYPE) == "insert")
+        return self._widened(frame.lazy(), handle).select(*names, _COMMIT_VERSION).collect()
 
     def _last_that_fits(self, handle: DeltaTable, first: int, newest: int, max_rows: int) -> int:
         counts = self._feed(handle, first, newest, []).group_by(_COMMIT_VERSION).len().sort(_COMMIT_VERSION)
@@ -285,6 +292,23 @@ class Table:
             last = commit
         # Commits without rows behind the last one with rows count as read, or they would be read for ever.
         return newest
+
+    def _add_missing_columns(self, handle: DeltaTable) -> None:
+        if self._complete is handle:
+            return
+        present = _column_names(handle)
+        missing = pa.schema([field for field in self.schema if field.name not in present])
+        if missing:
+            handle.alter.add_columns(
+                list(Schema.from_arrow(missing).fields), post_commithook_properties=_NO_HOOKS
+            )
+            logger.info("columns added: table=%s columns=%s", self.uri, ",".join(missing.names))
+        self._complete = handle
+
+    def _widened(self, frame: pl.LazyFrame, handle: DeltaTable) -> pl.LazyFrame:
+        present = _column_names(handle)
+        absent = {name: kind for name, kind in self._empty.schema.items() if name not in present}
+        return frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
 
     def _condition(self, since: datetime | None, until: datetime | None) -> pl.Expr | None:
         if since is None and until is None:
@@ -343,6 +367,10 @@ class Table:
             if any(words in str(error) for words in _NO_SUCH_VERSION):
                 raise Missing(f"there is no such version: {error}", field=self.uri) from error
             raise Unavailable(f"the table's storage failed: {error}", field=self.uri) from error
+
+
+def _column_names(handle: DeltaTable) -> frozenset[str]:
+    return frozenset(field.name for field in handle.schema().fields)
 
 
 def _time_column(schema: pa.Schema) -> str | None:

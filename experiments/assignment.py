@@ -11,6 +11,7 @@ Light on purpose (standard library only): it runs in the proxy, once for each re
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 from experiments.experiment import Assignment, Experiment
@@ -22,10 +23,17 @@ _UNIT_INTERVAL = 2.0**-53
 
 def bucket(salt: str, unit: str) -> float:
     """A number in [0, 1), uniform over units and independent over salts; a multiple of 2⁻⁵³."""
+    state = _salted(salt).copy()
     # Lone surrogates reach us from headers and JSON escapes; such a unit is as good as any other.
-    key = f"{salt}\0{unit}".encode("utf-8", "surrogatepass")
+    state.update(unit.encode("utf-8", "surrogatepass"))
     # 53 bits, because 64 would round up to 1.0 for the highest hashes.
-    return (int.from_bytes(blake2b(key, digest_size=8).digest()) >> 11) * _UNIT_INTERVAL
+    return (int.from_bytes(state.digest()) >> 11) * _UNIT_INTERVAL
+
+
+@lru_cache(maxsize=4096)
+def _salted(salt: str) -> blake2b:
+    """The hash after the salt: every unit of an experiment goes on from there."""
+    return blake2b(f"{salt}\0".encode("utf-8", "surrogatepass"), digest_size=8)
 
 
 def assign(experiment: Experiment, unit: str) -> Assignment | None:

@@ -58,5 +58,5 @@ def test_the_first_twelve_columns_are_databricks_own() -> None:
         ("served_entity_id", "string"),
         ("requester", "string"),
     ]
-    assert len(PAYLOAD_SCHEMA) == 12 + 27
+    assert len(PAYLOAD_SCHEMA) == 12 + 29
     assert PAYLOAD_SCHEMA.field("tags").type == pa.map_(pa.string(), pa.string())

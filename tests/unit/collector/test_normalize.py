@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.inference_table import PAYLOAD_SCHEMA
 from collector.normalize import rows
-from collector.record import REQUEST_TOO_LARGE, Record
+from collector.record import REQUEST_TOO_LARGE, Attempt, Record
 
 NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 
@@ -64,6 +64,11 @@ def test_every_field_of_a_record_has_its_column() -> None:
         trace_id="t",
         session_id="s",
         tags={"team": "a", "tier": "b"},
+        endpoint_config_version=4,
+        attempt_details=[
+            Attempt("champion", "http://a", None, "upstream_connect", 1_250),
+            Attempt("champion", "http://b", 200, None, 2_000),
+        ],
     )
     assert got.pop("request_time").timestamp() == NOON_US / 1e6
     assert got.pop("request_date").isoformat() == "2026-03-01"
@@ -105,6 +110,23 @@ def test_every_field_of_a_record_has_its_column() -> None:
         "tags": [("team", "a"), ("tier", "b")],
         "worker_id": "proxy-0-abc",
         "spool_offset": 7,
+        "endpoint_config_version": 4,
+        "attempt_details": [
+            {
+                "served_entity": "champion",
+                "url": "http://a",
+                "status": None,
+                "error_type": "upstream_connect",
+                "duration_ms": 1.25,
+            },
+            {
+                "served_entity": "champion",
+                "url": "http://b",
+                "status": 200,
+                "error_type": None,
+                "duration_ms": 2.0,
+            },
+        ],
     }
 
 
@@ -123,8 +145,17 @@ def test_what_is_not_known_is_null_and_never_zero() -> None:
         "phase",
         "experiment",
         "model",
+        "endpoint_config_version",
     ):
         assert got[name] is None, name
+    assert got["attempt_details"] == []
+
+
+def test_attempts_stay_with_their_record() -> None:
+    made = [[], [Attempt("a", "u1")], [], [Attempt("b", "u2"), Attempt("c", "u3")]]
+    table = rows([record(attempt_details=attempts) for attempts in made], "w", [0, 1, 2, 3])
+    got = [[attempt["url"] for attempt in attempts] for attempts in table["attempt_details"].to_pylist()]
+    assert got == [[], ["u1"], [], ["u2", "u3"]]
 
 
 def test_a_body_over_the_limit_is_null_and_named() -> None:
@@ -176,6 +207,9 @@ def test_bytes_that_are_no_text_are_replaced_and_the_others_kept() -> None:
     assert table[1]["request"] == '{"messages": [{"content": "caf\ufffd"}]}'
     assert table[1]["prompt_text"] == "caf\ufffd"
     assert table[1]["response"] == "\ufffd\ufffd\x00"
+    assert table[0]["logging_error_codes"] == []
+    assert table[1]["logging_error_codes"] == ["REQUEST_NOT_UTF8", "RESPONSE_NOT_UTF8"]
+    assert broken.logging_error_codes == []
 
 
 def test_half_a_surrogate_pair_and_numbers_that_are_none() -> None:
