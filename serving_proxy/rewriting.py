@@ -6,15 +6,30 @@ bytes it was, so a number of thirty digits or a float's spelling survives a chan
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from servelens.errors import Invalid
+from serving_proxy.answer_filter import AnswerFilter, FilterChain
+from serving_proxy.dialects.kserve import JSON_LENGTH, operation
 from serving_proxy.endpoint import ServedEntity
-from serving_proxy.invocation import Headers, Invocation
+from serving_proxy.guardrails.output import output_filter
+from serving_proxy.invocation import Invocation
+from serving_proxy.request import RequestHead
+from serving_proxy.trace_context import TRACE_FIELDS, can_be_forwarded
+from serving_proxy.translation.registry import translation_for
+from serving_proxy.translation.translation import Translation
 
-_OPERATIONS: Final = {"chat": b"/chat/completions", "completions": b"/completions"}
+# Paths below an API's base, where nothing is translated.
+_OPERATIONS: Final = {
+    ("openai", "chat"): b"/chat/completions",
+    ("openai", "completions"): b"/completions",
+    ("openai", "embeddings"): b"/embeddings",
+    ("openai", "responses"): b"/responses",
+    ("anthropic", "messages"): b"/v1/messages",
+}
+_ANTHROPIC_VERSION: Final = b"anthropic-version: 2023-06-01\r\n"
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -30,6 +45,10 @@ _NOT_FORWARDED: Final = frozenset(
 )
 
 
+_OF_TENSORS: Final = (b"content-type:", b"content-encoding:", JSON_LENGTH + b":")
+_PROMPTED: Final = ("chat", "messages", "responses")
+
+
 class _Message(msgspec.Struct):
     role: str | None = None
 
@@ -37,18 +56,50 @@ class _Message(msgspec.Struct):
 _decode_message = msgspec.json.Decoder(_Message).decode
 
 
-def outgoing_operation(entity: ServedEntity, invocation: Invocation) -> bytes:
-    """The backend's path for this kind of call, below its API's base; Invalid when its API has none."""
-    if entity.backend.api == "mlflow":
+class OutgoingCall(NamedTuple):
+    """What a backend is sent, and what its answer has to go through."""
+
+    operation: bytes
+    body: bytes
+    filter: AnswerFilter | None
+
+
+def outgoing_call(entity: ServedEntity, invocation: Invocation, body: bytes, request_id: str) -> OutgoingCall:
+    """The call in the backend's own dialect. Raises Invalid, which names the field, when it cannot be put
+    so.
+    """
+    kind = invocation.kind
+    guardrails = invocation.endpoint.gateway.output_guardrails
+    screen = None if guardrails is None else output_filter(guardrails, kind)
+    translation = translation_for(kind, entity.backend.api)
+    if kind != "infer":
+        body = outgoing_body(entity, invocation, body)
+    path = _operation(entity, invocation, translation)
+    if translation is None:
+        return OutgoingCall(path, body, screen)
+    asked_for = invocation.model or invocation.endpoint.name
+    translated = translation.request(body, model=entity.backend.model or invocation.model)
+    answer = translation.answer(model=asked_for, request_id=request_id, request=body)
+    return OutgoingCall(path, translated, answer if screen is None else FilterChain(answer, screen))
+
+
+def unchanged_operations(entity: ServedEntity) -> dict[str, bytes]:
+    """The kinds of calls that the entity is sent as they come, with the path of each."""
+    overrides, api = entity.overrides, entity.backend.api
+    if entity.backend.model is not None or overrides.body or overrides.system_prompt is not None:
+        return {}
+    return {kind: path for (own, kind), path in _OPERATIONS.items() if own == api}
+
+
+def _operation(entity: ServedEntity, invocation: Invocation, translation: Translation | None) -> bytes:
+    backend = entity.backend
+    if backend.api == "kserve":
+        return operation(backend.model or invocation.endpoint.name)
+    if backend.api == "mlflow":
         return b"/invocations"
-    operation = _OPERATIONS.get(invocation.kind)
-    if operation is None:
-        raise Invalid(
-            f"Served entity {entity.name!r} is a language model and takes no scoring input.",
-            field="body",
-            fix="Send 'messages' (chat) or 'prompt' (completion).",
-        )
-    return operation
+    if translation is not None:
+        return translation.operation.encode()
+    return _OPERATIONS[backend.api, invocation.kind]
 
 
 def outgoing_body(entity: ServedEntity, invocation: Invocation, body: bytes) -> bytes:
@@ -59,7 +110,7 @@ def outgoing_body(entity: ServedEntity, invocation: Invocation, body: bytes) -> 
         return body
     model = entity.backend.model
     overrides = entity.overrides
-    prompt = overrides.system_prompt if invocation.kind == "chat" else None
+    prompt = overrides.system_prompt if invocation.kind in _PROMPTED else None
     if (model is None or model == invocation.model) and not overrides.body and prompt is None:
         return body
     fields = _decode_top(body)
@@ -71,7 +122,11 @@ def outgoing_body(entity: ServedEntity, invocation: Invocation, body: bytes) -> 
         else:
             fields[key] = msgspec.Raw(msgspec.json.encode(value))
     if prompt is not None:
-        fields["messages"] = _with_system_prompt(fields.get("messages"), prompt)
+        if invocation.kind == "chat":
+            fields["messages"] = _with_system_prompt(fields.get("messages"), prompt)
+        else:
+            name = "system" if invocation.kind == "messages" else "instructions"
+            fields[name] = msgspec.Raw(msgspec.json.encode(prompt))
     return msgspec.json.encode(fields)
 
 
@@ -88,15 +143,25 @@ def _with_system_prompt(messages: msgspec.Raw | None, prompt: str) -> msgspec.Ra
     return msgspec.Raw(msgspec.json.encode([system, *rest]))
 
 
-def outgoing_head(
-    headers: Headers, connection: bytes | None, start: bytes, request_id: str, length: int
-) -> bytes:
-    """The request's head: its start, and the client's own fields but those of its connection."""
+def passed_on(head: RequestHead, api: str) -> bytes:
+    """The client's own fields as they go to the backend, without those of its connection.
+    Anthropic's API asks for its version, which only its own clients send.
+    """
     dropped = _NOT_FORWARDED
+    connection = head.fields.get(b"connection")
     if connection is not None:
         dropped = dropped | {token.strip().lower() for token in connection.split(b",")}
-    head = b"%bcontent-length: %d\r\nx-request-id: %b\r\n" % (start, length, request_id.encode())
-    for field in headers:
-        if field[0] not in dropped:
-            head += b"%b: %b\r\n" % field
-    return head + b"\r\n"
+    if not TRACE_FIELDS.isdisjoint(head.fields) and not can_be_forwarded(head.headers):
+        dropped = dropped | TRACE_FIELDS
+    lines = b"".join([b"%b: %b\r\n" % field for field in head.headers if field[0] not in dropped])
+    if api == "anthropic" and b"anthropic-version" not in head.fields:
+        return _ANTHROPIC_VERSION + lines
+    if api == "mlflow" and head.target.api == "infer":
+        return _described_as_json(lines)
+    return lines
+
+
+def _described_as_json(lines: bytes) -> bytes:
+    """The fields for a body that has become JSON: tensors may have been bytes, without any content type."""
+    kept = [line for line in lines.split(b"\r\n") if not line.startswith(_OF_TENSORS)]
+    return b"content-type: application/json\r\n" + b"\r\n".join(kept)

@@ -13,3 +13,7 @@ class Dialect(Protocol):
     def error(self, failure: Failure) -> bytes:
         """The JSON body of an error answer."""
         ...
+
+    def error_event(self, failure: Failure) -> bytes:
+        """The event that tells of an error inside a stream."""
+        ...

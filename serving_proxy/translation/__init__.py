@@ -1,0 +1,1 @@
+"""An API's requests and answers in the words of another."""
