@@ -1,63 +1,56 @@
-"""What one worker counts, cheap enough for every invocation, and its publication to the other workers.
+"""What one worker counts, cheap enough for every invocation: one look-up and a few additions.
 
-Each worker writes its numbers to ``metrics.json`` in its spool directory about once a second (atomically,
-off the loop); whichever worker is asked for ``/metrics`` renders its own live numbers and the files of
-the others. Every series has the label ``worker``, so counters stay monotonic whoever answers. Histogram
-names follow OpenTelemetry's semantic conventions for generative AI.
+Invariants. Whatever a client or a backend sends, the number of series stays bounded: labels are names from the
+configuration, a few fixed words and three-digit statuses, and beyond ``MAX_SERIES`` (endpoints that come and go)
+everything new is counted under ``_other``. Shadows are counted apart, never among the requests of their endpoint.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from serving_proxy.distribution import DURATION_S, FIRST_TOKEN_S, PER_TOKEN_S, TOKENS, Distribution
+from serving_proxy.publication import Buckets, Counted, Published, PublishedSeries
 
-from collector.record import Record
-from servelens.errors import Unavailable
+if TYPE_CHECKING:
+    from collector.record import Record
+    from serving_proxy.relay import Relay
 
-_BOUNDS_S: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
-    *(2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0),
-)
-_STALE_S: Final = 15.0
-FILE_NAME: Final = "metrics.json"
+MAX_SERIES: Final = 5000
+OTHER: Final = "_other"
+SHADOW_OUTCOMES: Final = ("answered", "failed", "dropped")
 
+# Operations as OpenTelemetry names them (gen_ai.operation.name); what it has no word for keeps ours.
+_OPERATIONS: Final = {
+    "messages": "chat",
+    "responses": "chat",
+    "completions": "text_completion",
+    "invocations": "scoring",
+}
 
-class Distribution(msgspec.Struct):
-    """A histogram: how many values fell into each bucket (the last one is beyond all bounds), and their
-    sum.
-    """
-
-    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(_BOUNDS_S) + 1))
-    total_s: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(_BOUNDS_S, seconds)] += 1
-        self.total_s += seconds
+Values = dict[tuple[str, ...], int]
+Read = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
+_Key = tuple[str, str | None, str, str | None, str | None]
 
 
-class Published(msgspec.Struct):
-    """One worker's numbers as they stand in its file."""
+class _Series:
+    __slots__ = (
+        *("duration", "first_token", "input_tokens", "model", "operation", "output_tokens"),
+        *("per_token", "provider", "requests"),
+    )
 
-    worker: str
-    written_at_us: int
-    accepted: int
-    dropped: int
-    pending: int
-    in_flight: int
-    log_stalls: int
-    requests: list[tuple[str, int, int]]
-    durations: dict[str, Distribution]
-    first_tokens: dict[str, Distribution]
-
-
-_decode = msgspec.json.Decoder(Published).decode
+    def __init__(self, operation: str, provider: str, model: str) -> None:
+        self.operation = operation
+        self.provider = provider
+        self.model = model
+        self.requests: dict[int, int] = {}
+        self.duration = Distribution(DURATION_S)
+        self.first_token = Distribution(FIRST_TOKEN_S)
+        self.per_token = Distribution(PER_TOKEN_S)
+        self.input_tokens = Distribution(TOKENS)
+        self.output_tokens = Distribution(TOKENS)
 
 
 class Measurements:
@@ -65,25 +58,90 @@ class Measurements:
 
     def __init__(self) -> None:
         self.log_stalls = 0
-        self._requests: dict[tuple[str, int], int] = {}
-        self._durations: dict[str, Distribution] = {}
-        self._first_tokens: dict[str, Distribution] = {}
+        self._series: dict[_Key, _Series] = {}
+        self._watched: list[tuple[str, str, tuple[str, ...], Read, bool]] = []
+        self.shadows = self.counter(
+            "servelens_shadow_requests",
+            "Invocations mirrored to a shadow, by what became of them",
+            *("endpoint", "served_entity", "outcome"),
+        )
 
-    def observe(self, record: Record) -> None:
-        """Count one invocation by its record."""
-        endpoint = record.endpoint
-        key = (endpoint, record.status_code)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        durations = self._durations.get(endpoint)
-        if durations is None:
-            durations = self._durations[endpoint] = Distribution()
-        durations.add(record.duration_us * 1e-6)
-        if record.time_to_first_token_us is not None:
-            first_tokens = self._first_tokens.setdefault(endpoint, Distribution())
-            first_tokens.add(record.time_to_first_token_us * 1e-6)
+    def counter(self, name: str, help_text: str, *labels: str) -> Values:
+        """A family of counters of its own, which ``/metrics`` shows as ``NAME_total``: whoever asks for it adds to
+        what it gets, by the values of ``labels``. These must be few (names from the configuration, fixed words).
+        """
+        values: Values = {}
+        self.watch(name, help_text, *labels, read=lambda: values.items())
+        return values
+
+    def watch(self, name: str, help_text: str, *labels: str, read: Read, is_gauge: bool = False) -> None:
+        """Show what somebody else counts: ``read`` gives the values by those of ``labels``, and is asked about once a
+        second, on the loop.
+        """
+        self._watched.append((name, help_text, labels, read, is_gauge))
+
+    def observe(self, record: Record, relay: Relay) -> None:
+        """Count one invocation by its record and what the relay knows beyond that."""
+        if relay.shadow_of is not None:
+            outcome = "answered" if record.error_type is None else "failed"
+            self.count_shadow(record.endpoint, record.served_entity or "", outcome)
+            return
+        invocation = relay.invocation
+        entity = relay.entity
+        key = (
+            record.endpoint,
+            record.served_entity,
+            record.api if invocation is None else invocation.kind,
+            record.error_type,
+            None if entity is None else entity.backend.model,
+        )
+        series = self._series.get(key)
+        if series is None:
+            series = self._begin_series(key, "" if entity is None else entity.backend.api)
+        status = record.status_code
+        requests = series.requests
+        requests[status] = requests.get(status, 0) + 1
+        # Written out, because each call would cost as much as what it does.
+        duration_s = record.duration_us * 1e-6
+        counted = series.duration
+        counted.counts[bisect_left(DURATION_S, duration_s)] += 1
+        counted.total += duration_s
+        usage = relay.usage
+        if usage is not None:
+            tokens_in, tokens_out = usage
+            counted = series.input_tokens
+            counted.counts[bisect_left(TOKENS, tokens_in)] += 1
+            counted.total += tokens_in
+            counted = series.output_tokens
+            counted.counts[bisect_left(TOKENS, tokens_out)] += 1
+            counted.total += tokens_out
+        first_token_us = record.time_to_first_token_us
+        if first_token_us is not None and record.error_type is None:
+            first_token_s = first_token_us * 1e-6
+            counted = series.first_token
+            counted.counts[bisect_left(FIRST_TOKEN_S, first_token_s)] += 1
+            counted.total += first_token_s
+            if usage is not None and tokens_out > 1:
+                per_token_s = (duration_s - first_token_s) / (tokens_out - 1)
+                counted = series.per_token
+                counted.counts[bisect_left(PER_TOKEN_S, per_token_s)] += 1
+                counted.total += per_token_s
+
+    def count_shadow(self, endpoint: str, served_entity: str, outcome: str) -> None:
+        key = (endpoint, served_entity, outcome)
+        if key not in self.shadows and len(self.shadows) >= MAX_SERIES:
+            key = (OTHER, OTHER, outcome)
+        self.shadows[key] = self.shadows.get(key, 0) + 1
 
     def published(
-        self, worker: str, *, now_us: int, accepted: int, dropped: int, pending: int, in_flight: int
+        self,
+        worker: str,
+        *,
+        now_us: int,
+        accepted: int,
+        dropped: int,
+        pending: int,
+        live: Iterable[Relay] = (),
     ) -> Published:
         """A copy that another thread may write."""
         return Published(
@@ -92,106 +150,60 @@ class Measurements:
             accepted=accepted,
             dropped=dropped,
             pending=pending,
-            in_flight=in_flight,
             log_stalls=self.log_stalls,
-            requests=[(endpoint, status, count) for (endpoint, status), count in self._requests.items()],
-            durations={name: Distribution(list(d.counts), d.total_s) for name, d in self._durations.items()},
-            first_tokens={
-                name: Distribution(list(d.counts), d.total_s) for name, d in self._first_tokens.items()
-            },
+            in_flight=_in_flight(live),
+            series=[_published_series(key, series) for key, series in self._series.items()],
+            counted=[*self._counted()],
         )
 
+    def _begin_series(self, key: _Key, provider: str) -> _Series:
+        endpoint, _, kind, _, model = key
+        if len(self._series) >= MAX_SERIES:
+            key = (OTHER, OTHER, OTHER, None, None)
+            series = self._series.get(key)
+            if series is not None:
+                return series
+            provider, model, endpoint, kind = "", "", OTHER, OTHER
+        model = model or (endpoint if provider else "")
+        series = self._series[key] = _Series(_OPERATIONS.get(kind, kind), provider, model)
+        return series
 
-def write_published(published: Published, directory: Path) -> None:
-    """Replace the worker's file. Raises Unavailable when the folder cannot be written."""
-    temporary = directory / f"{FILE_NAME}.new"
-    try:
-        temporary.write_bytes(msgspec.json.encode(published))
-        temporary.replace(directory / FILE_NAME)
-    except OSError as error:
-        raise Unavailable(f"the metrics file in {directory} cannot be written: {error.strerror}") from error
-
-
-def read_others(spool_root: Path, own_slot: str, *, now_us: int) -> list[Published]:
-    """The numbers of the other live workers; files that are stale, unreadable or half-written are left
-    out.
-    """
-    others = []
-    for path in sorted(spool_root.glob(f"*/{FILE_NAME}")):
-        if path.parent.name == own_slot:
-            continue
-        try:
-            published = _decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError):
-            continue
-        if now_us - published.written_at_us < _STALE_S * 1e6:
-            others.append(published)
-    return others
+    def _counted(self) -> Iterable[Counted]:
+        for name, help_text, labels, read, is_gauge in self._watched:
+            values = [(list(key), float(value)) for key, value in read()]
+            yield Counted(name, help_text, list(labels), values, is_gauge=is_gauge)
 
 
-def render(workers: Iterable[Published]) -> bytes:
-    """The text that Prometheus scrapes."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(list(workers)))
-    return generate_latest(registry)
+def _in_flight(live: Iterable[Relay]) -> list[tuple[str, str, int]]:
+    counts: dict[tuple[str, str], int] = {}
+    for relay in live:
+        if relay.shadow_of is None:
+            invocation, entity = relay.invocation, relay.entity
+            key = (
+                "" if invocation is None else invocation.endpoint.name,
+                "" if entity is None else entity.name,
+            )
+            counts[key] = counts.get(key, 0) + 1
+    return [(endpoint, entity, count) for (endpoint, entity), count in counts.items()]
 
 
-class _Families(Collector):
-    def __init__(self, workers: list[Published]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterable[Metric]:
-        accepted = CounterMetricFamily(
-            "servelens_records_accepted",
-            "Records handed to the spool, dropped ones included",
-            labels=["worker"],
-        )
-        dropped = CounterMetricFamily(
-            "servelens_records_dropped", "Records the spool could not keep", labels=["worker"]
-        )
-        pending = GaugeMetricFamily(
-            "servelens_records_pending", "Records waiting for the spool's disk", labels=["worker"]
-        )
-        stalls = CounterMetricFamily(
-            "servelens_log_stalls", "Answers released before their record was durable", labels=["worker"]
-        )
-        in_flight = GaugeMetricFamily(
-            "servelens_requests_in_flight", "Invocations not finished", labels=["worker"]
-        )
-        requests = CounterMetricFamily(
-            "servelens_requests",
-            "Invocations by endpoint and status",
-            labels=["worker", "endpoint", "status"],
-        )
-        durations = HistogramMetricFamily(
-            "gen_ai_server_request_duration_seconds",
-            "Time from request to record",
-            labels=["worker", "gen_ai_endpoint"],
-        )
-        first_tokens = HistogramMetricFamily(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Time to the first chunk of a stream",
-            labels=["worker", "gen_ai_endpoint"],
-        )
-        for each in self._workers:
-            accepted.add_metric([each.worker], each.accepted)
-            dropped.add_metric([each.worker], each.dropped)
-            pending.add_metric([each.worker], each.pending)
-            stalls.add_metric([each.worker], each.log_stalls)
-            in_flight.add_metric([each.worker], each.in_flight)
-            for endpoint, status, count in each.requests:
-                requests.add_metric([each.worker, endpoint, str(status)], count)
-            for endpoint, distribution in each.durations.items():
-                _add(durations, [each.worker, endpoint], distribution)
-            for endpoint, distribution in each.first_tokens.items():
-                _add(first_tokens, [each.worker, endpoint], distribution)
-        return [accepted, dropped, pending, stalls, in_flight, requests, durations, first_tokens]
+def _published_series(key: _Key, series: _Series) -> PublishedSeries:
+    endpoint, served_entity, _, error_type, _ = key
+    return PublishedSeries(
+        endpoint=endpoint,
+        served_entity=served_entity or "",
+        operation=series.operation,
+        provider=series.provider,
+        model=series.model,
+        error_type=error_type or "",
+        requests=dict(series.requests),
+        duration=Buckets(list(series.duration.counts), series.duration.total),
+        first_token=_buckets(series.first_token),
+        per_token=_buckets(series.per_token),
+        input_tokens=_buckets(series.input_tokens),
+        output_tokens=_buckets(series.output_tokens),
+    )
 
 
-def _add(family: HistogramMetricFamily, labels: list[str], distribution: Distribution) -> None:
-    below = 0
-    buckets: list[tuple[str, float]] = []
-    for bound, count in zip((*_BOUNDS_S, None), distribution.counts, strict=True):
-        below += count
-        buckets.append(("+Inf" if bound is None else repr(bound), below))
-    family.add_metric(labels, buckets, distribution.total_s)
+def _buckets(distribution: Distribution) -> Buckets | None:
+    return Buckets(list(distribution.counts), distribution.total) if any(distribution.counts) else None
