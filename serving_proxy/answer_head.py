@@ -7,7 +7,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from serving_proxy.upstream import Headers
+Headers = list[tuple[bytes, bytes]]
+
+JSON_LINES: Final = b"content-type: application/json\r\n"
+"""The fields of an answer that is an error of ours."""
 
 # Hop-by-hop (RFC 9110 §7.6.1), and what is written here instead.
 _NOT_PASSED_ON: Final = frozenset(
@@ -22,15 +25,18 @@ _STATUS_LINES: Final = {
 }
 
 
-def without_named(headers: Headers, connection: bytes) -> Headers:
-    """The fields but those that the backend's own field ``connection`` names."""
-    named = {name.strip().lower() for name in connection.split(b",")}
-    return [field for field in headers if field[0] not in named]
+def header_lines(headers: Headers) -> bytes:
+    """The backend's fields for the client, but those of its own connection and the ones it names in there."""
+    dropped = _NOT_PASSED_ON
+    for name, value in headers:
+        if name == b"connection":
+            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+    return b"".join([b"%b: %b\r\n" % field for field in headers if field[0] not in dropped])
 
 
 def answer_head(
     status: int,
-    headers: Headers,
+    lines: bytes,
     request_id: str,
     served_entity: str | None,
     *,
@@ -41,10 +47,7 @@ def answer_head(
     """Status line and fields; with neither a length nor chunks the end of the connection ends the body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     ident = request_id.encode()
-    head = b"%bx-request-id: %b\r\ndatabricks-request-id: %b\r\n" % (line, ident, ident)
-    for field in headers:
-        if field[0] not in _NOT_PASSED_ON:
-            head += b"%b: %b\r\n" % field
+    head = b"%bx-request-id: %b\r\ndatabricks-request-id: %b\r\n%b" % (line, ident, ident, lines)
     if served_entity is not None:
         head += b"x-servelens-served-entity: %b\r\n" % served_entity.encode()
     if length is not None:

@@ -13,37 +13,61 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 import uvloop
+from fastapi import APIRouter, Depends
 
 from collector.spool import Durability, SpoolWriter
 from servelens.clock import Clock, SystemClock
 from servelens.errors import ServelensError, Unavailable
+from serving_proxy.access import require
+from serving_proxy.admission import Admission
 from serving_proxy.data_plane import SWEEP_S, DataPlane
 from serving_proxy.health import create_application
+from serving_proxy.health_checks import HealthChecks
 from serving_proxy.invocation_log import log_invocation
+from serving_proxy.kserve_api import create_kserve_router
 from serving_proxy.limits import Limits, OnLogFailure
-from serving_proxy.measurements import Measurements, Published, read_others, render, write_published
+from serving_proxy.measurements import Measurements
+from serving_proxy.prometheus_text import render
 from serving_proxy.protocol import DataPlaneProtocol
+from serving_proxy.publication import Published, read_others, write_published
+from serving_proxy.rate_limits.redis_counts import RedisCounts
+from serving_proxy.rate_limits.shared_table import SharedTable, counts_path
 from serving_proxy.routing import Snapshot
-from serving_proxy.upstream import Upstreams
+from serving_proxy.upstreams import Upstreams
+from serving_proxy.watched import watch_parts
 
 logger = logging.getLogger(__name__)
 
 LoadSnapshot = Callable[[], Snapshot | None]
 
+
+class Parts(NamedTuple):
+    """What further routes of a worker can be made of: what it serves, and the numbers of all live workers."""
+
+    slot: str
+    snapshot: Callable[[], Snapshot]
+    published: Callable[[], Awaitable[list[Published]]]
+
+
+Mount = Callable[[Parts], Sequence[APIRouter]]
+
 _FLUSH_S: Final = 10.0
+_GC_THRESHOLDS: Final = (20_000, 20, 20)
+"""An invocation leaves no cycles, so there is little for the collector to find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
     """One worker. Its spool is ``spool_root/slot``; ``durability`` and the spool's bounds are those of
-    SpoolWriter.
+    SpoolWriter. ``rate_limit_counts`` is the file that the workers of a machine count in; by default one of their
+    own in memory.
     """
 
     spool_root: Path
@@ -57,13 +81,16 @@ class ProxyConfig:
     spool_max_bytes: int = 8 << 30
     spool_buffer_bytes: int = 64 << 20
     limits: Limits = field(default_factory=Limits)
-    refresh_s: float = 1.0
+    refresh_s: float = 0.25
+    publish_s: float = 1.0
     graceful_s: float = 30.0
     log_invocations: bool = False
+    rate_limit_url: str | None = field(default=None, repr=False)
+    rate_limit_counts: Path | None = None
 
 
-def serve(config: ProxyConfig, load_snapshot: LoadSnapshot) -> int:
-    """Serve until told to stop; the process's exit status.
+def serve(config: ProxyConfig, load_snapshot: LoadSnapshot, mount: Mount | None = None) -> int:
+    """Serve until told to stop; the process's exit status. ``mount`` makes routes beside the data plane's.
 
     ``load_snapshot`` gives the snapshot at the start and then, called in a thread every ``refresh_s``, a
     new one or ``None`` when nothing has changed. Raises a ServelensError when the first snapshot, the
@@ -76,7 +103,9 @@ def serve(config: ProxyConfig, load_snapshot: LoadSnapshot) -> int:
         spool = open_spool(config)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(run_worker(config, snapshot, load_snapshot, listener, spool, SystemClock()))
+                runner.run(
+                    run_worker(config, snapshot, load_snapshot, listener, spool, SystemClock(), mount=mount)
+                )
         finally:
             spool.close(_FLUSH_S)
     return 0
@@ -124,9 +153,10 @@ async def run_worker(
     clock: Clock,
     *,
     stop: asyncio.Event | None = None,
+    mount: Mount | None = None,
 ) -> None:
     """Serve on ``listener`` until ``stop`` is set; without one, until SIGTERM or SIGINT. Flushes the spool."""
-    await _Worker(config, snapshot, load_snapshot, spool, clock).run(listener, stop)
+    await _Worker(config, snapshot, load_snapshot, spool, clock, mount).run(listener, stop)
 
 
 class _Server(uvicorn.Server):
@@ -145,6 +175,7 @@ class _Worker:
         load_snapshot: LoadSnapshot,
         spool: SpoolWriter,
         clock: Clock,
+        mount: Mount | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         spool.bind(loop)
@@ -153,8 +184,15 @@ class _Worker:
         self._spool = spool
         self._clock = clock
         self._snapshot_failure: str | None = None
-        self._upstreams = Upstreams(loop)
+        self._upstreams = Upstreams(loop, clock)
+        self._checks = HealthChecks(self._upstreams)
         self._measurements = Measurements()
+        counts = config.rate_limit_counts or counts_path(config.spool_root)
+        self._admission = Admission(
+            lambda: SharedTable.open(counts, config.slot),
+            clock,
+            RedisCounts(config.rate_limit_url, clock) if config.rate_limit_url else None,
+        )
         self._plane = DataPlane(
             snapshot,
             spool,
@@ -162,15 +200,21 @@ class _Worker:
             self._measurements,
             config.limits,
             clock,
+            self._admission,
             on_log_failure=config.on_log_failure,
             log_line=log_invocation if config.log_invocations else None,
         )
         plane = self._plane
+        watch_parts(self._measurements, plane, self._upstreams)
 
         class Protocol(DataPlaneProtocol):
             data_plane = plane
 
-        app = create_application(lambda: plane.snapshot, self._status, self._metrics)
+        parts = Parts(config.slot, lambda: plane.snapshot, self._all_published)
+        invoke = Depends(require("invoke", lambda: plane.snapshot.keys, clock))
+        kserve = create_kserve_router(parts.snapshot, self._upstreams, lambda: self._status()[0], [invoke])
+        routers = [kserve, *(() if mount is None else mount(parts))]
+        app = create_application(lambda: plane.snapshot, self._status, self._metrics, clock, routers)
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -194,17 +238,23 @@ class _Worker:
         stopping = loop.create_task(self._stop_when(stop))
         sweeping = loop.create_task(self._sweep())
         refreshing = loop.create_task(self._refresh())
+        publishing = loop.create_task(self._keep_publishing())
+        self._follow(self._plane.snapshot)
         logger.info("proxy listening: slot=%s address=%s:%d", self._config.slot, *listener.getsockname()[:2])
         gc.collect()
         gc.freeze()  # what exists now stays: no use in looking at it again under load
+        gc.set_threshold(*_GC_THRESHOLDS)
         try:
             await self._server.serve(sockets=[listener])
             await self._finish()
         finally:
-            for task in (stopping, sweeping, refreshing):
+            tasks = (stopping, sweeping, refreshing, publishing)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(stopping, sweeping, refreshing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._checks.close()
             self._upstreams.close()
+            await self._admission.close()
         logger.info("proxy stopped: slot=%s accepted=%d", self._config.slot, self._spool.accepted)
 
     async def _stop_when(self, stop: asyncio.Event) -> None:
@@ -238,7 +288,7 @@ class _Worker:
             self._plane.sweep()
 
     async def _refresh(self) -> None:
-        """Swap the snapshot and publish the numbers, about once per second, off the loop."""
+        """Swap the snapshot, off the loop, a few times a second."""
         while True:
             await asyncio.sleep(self._config.refresh_s)
             loading = asyncio.ensure_future(asyncio.to_thread(self._load_snapshot))
@@ -253,7 +303,18 @@ class _Worker:
                 snapshot = loading.result()
                 if snapshot is not None:
                     self._plane.snapshot = snapshot
-            self._upstreams.close_idle()
+                    self._follow(snapshot)
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        endpoints = snapshot.endpoints.values()
+        self._upstreams.follow(endpoints)
+        self._checks.follow(endpoints)
+
+    async def _keep_publishing(self) -> None:
+        """Publish the numbers about once a second."""
+        while True:
+            await asyncio.sleep(self._config.publish_s)
+            self._upstreams.tidy()
             await self._publish()
 
     async def _publish(self) -> None:
@@ -272,14 +333,16 @@ class _Worker:
             accepted=spool.accepted,
             dropped=spool.dropped,
             pending=spool.pending,
-            in_flight=len(self._plane.live),
+            live=self._plane.live,
         )
 
-    async def _metrics(self) -> bytes:
+    async def _all_published(self) -> list[Published]:
         own = self._published()
         root, slot = self._config.spool_root, self._config.slot
-        others = await asyncio.to_thread(read_others, root, slot, now_us=own.written_at_us)
-        return await asyncio.to_thread(render, [own, *others])
+        return [own, *await asyncio.to_thread(read_others, root, slot, now_us=own.written_at_us)]
+
+    async def _metrics(self) -> bytes:
+        return await asyncio.to_thread(render, await self._all_published())
 
     def _status(self) -> tuple[bool, dict[str, Any]]:
         spool = self._spool

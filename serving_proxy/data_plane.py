@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from collector.record import Record
@@ -16,16 +16,25 @@ from collector.spool import SpoolWriter
 from servelens.clock import Clock
 from servelens.errors import Invalid, ServelensError, SpoolFull
 from servelens.identifiers import RequestIds
-from serving_proxy.failure import failure_of
-from serving_proxy.invocation import Invocation, read_invocation, read_origin
+from serving_proxy.admission import Admission
+from serving_proxy.attempts import Attempts
+from serving_proxy.authentication import Requester, authenticate
+from serving_proxy.concurrency import Gates
+from serving_proxy.dialects.kserve import json_part, require_plain_json
+from serving_proxy.endpoint import Endpoint
+from serving_proxy.failure import Failure, failure_of
+from serving_proxy.guardrails.blocked import Blocked
+from serving_proxy.guardrails.screening import screen_input
+from serving_proxy.invocation import read_invocation, read_origin
 from serving_proxy.limits import Limits, OnLogFailure
 from serving_proxy.measurements import Measurements
 from serving_proxy.recording import record_of
 from serving_proxy.relay import Relay
-from serving_proxy.request import Client, Request
-from serving_proxy.rewriting import outgoing_body, outgoing_head, outgoing_operation
-from serving_proxy.routing import Choice, Snapshot, choose_served_entity
-from serving_proxy.upstream import Connection, Loss, Replica, Upstreams
+from serving_proxy.request import Client, Request, RequestHead
+from serving_proxy.routing import Snapshot, choose_served_entity
+from serving_proxy.shadow import Shadows
+from serving_proxy.upstreams import Upstreams
+from serving_proxy.usage import Usage, estimate
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +52,10 @@ class DataPlane:
         measurements: Measurements,
         limits: Limits,
         clock: Clock,
+        admission: Admission,
         *,
         on_log_failure: OnLogFailure = "pass",
-        log_line: Callable[[Record], None] | None = None,
+        log_line: Callable[[Record, Record | None, Usage | None], None] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.spool = spool
@@ -58,100 +68,162 @@ class DataPlane:
         """A time not before now, for deadlines: reading the clock for each chunk would cost more than it
         is worth.
         """
-        self._upstreams = upstreams
+        self.admission = admission
+        self.attempts = Attempts(upstreams, clock)
         self._loop = upstreams.loop
+        self.gates = Gates(upstreams.loop, clock, self._forward_in_turn)
         self._log_line = log_line
         self._ids = RequestIds()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._shadows = Shadows(self, self._ids, upstreams.loop)
         self._drained: asyncio.Event | None = None
+
+    def admit(self, head: RequestHead) -> None:
+        """Authenticate; done once for each head that a connection repeats, as long as the keys stay and the
+        head's own does not expire.
+        """
+        keys = self.snapshot.keys
+        caller = authenticate(keys, head.fields, self.clock.now_us())
+        is_final = not isinstance(caller, Requester) or caller.key_id not in keys.expiring
+        head.keys = keys if is_final else None
+        head.refusal = caller if isinstance(caller, Failure) else None
+        head.requester = caller.name if isinstance(caller, Requester) else None
 
     def invoke(self, client: Client, request: Request) -> Relay:
         """Answer one request and record it. Never raises; the relay is done when it is no longer ``live``."""
+        head = request.head
+        snapshot = self.snapshot
+        if head.keys is not snapshot.keys:
+            self.admit(head)
+        if head.origin is None:
+            head.origin = read_origin(head.fields)
         request_id = self._ids.next()
-        origin = read_origin(request.fields)
         clock = self.clock
         relay = Relay(
             self,
             client,
             request,
             request_id,
-            origin,
-            clock.monotonic(),
-            clock.now_us(),
-            self.limits.drain_bytes,
+            origin=head.origin,
+            started_s=clock.monotonic(),
+            request_time_us=self._ids.last_us,
+            drain_left=self.limits.drain_bytes,
         )
         self.live.add(relay)
+        failure = head.refusal or request.failure
+        if failure is not None:
+            relay.fail(failure)
+            return relay
         try:
-            if request.failure is not None:
-                relay.fail(request.failure)
-                return relay
             body = request.body or b""
+            if head.target.api == "infer":
+                body = json_part(body, head.fields)
             relay.invocation = invocation = read_invocation(
-                request.target, origin, body, request_id, self.snapshot
+                head.target, head.origin, body, request_id, snapshot
             )
-            relay.payload_limit = invocation.endpoint.payload_limit_bytes
+            endpoint = invocation.endpoint
+            relay.payload_limit = endpoint.payload_limit_bytes
             if self.on_log_failure == "reject" and not self.spool.healthy:
                 raise SpoolFull("Calls are not served while they cannot be recorded.", fix="Try again later.")
-            relay.choice = choose_served_entity(self.snapshot, invocation.endpoint, invocation.identity)
-            self.forward(relay, relay.choice, invocation, body)
+            if endpoint.is_screened and (admission := self._screen(relay, endpoint)) is not None:
+                relay.waiting = self._loop.create_task(self._forward_when(admission, relay, snapshot))
+            else:
+                self.forward(relay, snapshot)
         except ServelensError as error:
             relay.fail(failure_of(error))
         return relay
 
-    def forward(self, relay: Relay, choice: Choice, invocation: Invocation, body: bytes) -> None:
-        """Send the request to a replica of the chosen entity; the relay hears the answer."""
-        entity = choice.entity
-        replica = self._upstreams.pick(entity.backend.urls)
-        assert replica is not None
-        relay.operation = outgoing_operation(entity, invocation)
-        relay.outgoing = outgoing_body(entity, invocation, body)
-        relay.total_deadline = relay.started_s + entity.backend.timeouts.total_s
-        self._attempt(relay, replica, replica.take())
+    def forward(self, relay: Relay, snapshot: Snapshot) -> None:
+        """Choose who answers and send the request there; the relay hears the answer."""
+        invocation = relay.invocation
+        assert invocation is not None
+        endpoint = invocation.endpoint
+        named = relay.request.head.target.entity
+        relay.choice = choice = choose_served_entity(snapshot, endpoint, invocation.identity, named)
+        limit = endpoint.gateway.max_concurrency
+        if limit is None:
+            self.attempts.begin(relay, choice.entity)
+        else:
+            self.gates.enter(relay, limit)
+
+    def _screen(self, relay: Relay, endpoint: Endpoint) -> Awaitable[None] | None:
+        """Guardrails and rate limits; something to wait for when it is another machine that counts."""
+        gateway, request, invocation = endpoint.gateway, relay.request, relay.invocation
+        assert invocation is not None
+        if gateway.input_guardrails is not None:
+            if invocation.kind == "infer":
+                require_plain_json(request.head.fields)
+            try:
+                request.body = screen_input(gateway.input_guardrails, invocation.kind, request.body or b"")
+            except Blocked as blocked:
+                request.body = blocked.masked or request.body
+                raise
+        return self.admission.admit(endpoint, request.head.requester) if gateway.rate_limits else None
+
+    async def _forward_when(self, admission: Awaitable[None], relay: Relay, snapshot: Snapshot) -> None:
+        try:
+            await admission
+            relay.waiting = None
+            self.forward(relay, snapshot)
+        except ServelensError as error:
+            relay.waiting = None
+            relay.fail(failure_of(error))
+
+    def _forward_in_turn(self, relay: Relay) -> None:
+        assert relay.choice is not None
+        try:
+            self.attempts.begin(relay, relay.choice.entity)
+        except ServelensError as error:
+            relay.fail(failure_of(error))
 
     def record(self, relay: Relay) -> None:
         """Append the invocation's one record; the relay releases its last byte when it is durable."""
         record = record_of(relay, self.clock.monotonic())
-        self.measurements.observe(record)
+        self.measurements.observe(record, relay)
+        kept: Record | None = record
+        if relay.invocation is None:
+            privacy = self.snapshot.unrouted_privacy
+        else:
+            endpoint = relay.invocation.endpoint
+            if endpoint.gateway.rate_limits and relay.attempts and relay.shadow_of is None:
+                tokens = estimate(record) if relay.usage is None else sum(relay.usage)
+                self.admission.used(endpoint, record.requester, tokens)
+            privacy = endpoint.privacy
+        if not privacy.is_open:
+            kept = privacy.kept(record, is_json=relay.is_json)
         if self._log_line is not None:
-            self._log_line(record)
+            self._log_line(record, kept, relay.usage)
+        if kept is None:
+            relay.durable(None)
+            return
         try:
-            self.spool.append(record, relay.durable)
+            self.spool.append(kept, relay.durable)
         except (SpoolFull, Invalid) as error:
             if isinstance(error, Invalid):
                 logger.error("record not kept: request_id=%s reason=%s", record.request_id, error)
             relay.durable(error)
 
-    def retry(self, relay: Relay, loss: Loss) -> bool:
-        """Send again where nothing can have been answered: on a new connection once, or to another
-        replica.
-        """
-        replica = relay.replica
-        if replica is None or relay.choice is None:
-            return False
-        if loss is not Loss.STALE:
-            relay.tried |= {replica.url}
-            another = self._upstreams.pick(relay.choice.entity.backend.urls, relay.tried)
-            if another is None or relay.client is None:
-                return False
-            self._attempt(relay, another, another.take())
-        else:
-            self._attempt(relay, replica, None)
-        return True
-
-    def log_stalled(self, relay: Relay) -> None:
+    def log_stalled(self, request_id: str) -> None:
         """An answer went out before its record was confirmed, because the spool's disk hangs."""
         self.measurements.log_stalls += 1
-        logger.warning("spool too slow, answer released without it: request_id=%s", relay.request_id)
+        logger.warning("spool too slow, answer released without it: request_id=%s", request_id)
 
     def done(self, relay: Relay) -> None:
         """Nothing more will happen to this invocation."""
-        self.live.discard(relay)
+        if relay.gate is not None:
+            self.gates.leave(relay)
+        if relay not in self.live:
+            return
+        self.live.remove(relay)
+        invocation = relay.invocation
+        if invocation is not None and invocation.endpoint.shadows:
+            self._shadows.after(relay)
         if self._drained is not None and not self.live:
             self._drained.set()
 
     async def drained(self) -> None:
         """Wait until no invocation is live."""
         self._drained = asyncio.Event()
+        self._shadows.close()
         if self.live:
             await self._drained.wait()
 
@@ -162,34 +234,3 @@ class DataPlane:
         late = [relay for relay in self.live if relay.deadline <= now or relay.total_deadline <= now]
         for relay in late:
             relay.on_deadline()
-
-    def _attempt(self, relay: Relay, replica: Replica, connection: Connection | None) -> None:
-        assert relay.choice is not None
-        relay.attempts += 1
-        relay.replica = replica
-        entity = relay.choice.entity
-        head = outgoing_head(
-            relay.request.headers,
-            relay.request.fields.get(b"connection"),
-            replica.start_of(relay.operation, entity.backend.api_key),
-            relay.request_id,
-            len(relay.outgoing),
-        )
-        if connection is not None:
-            connection.send(head + relay.outgoing, relay)
-            return
-        task = self._loop.create_task(
-            self._connect(relay, replica, head + relay.outgoing, entity.backend.timeouts.connect_s)
-        )
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connect(self, relay: Relay, replica: Replica, data: bytes, timeout_s: float) -> None:
-        outcome = await replica.connect(timeout_s)
-        if not isinstance(outcome, Connection):
-            relay.on_lost(*outcome)
-        elif relay.recorded or relay.client is None:  # nobody waits for it any more
-            replica.put(outcome)
-            relay.give_up()
-        else:
-            outcome.send(data, relay)

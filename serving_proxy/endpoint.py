@@ -17,8 +17,29 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from servelens.errors import InvalidSettings
+from serving_proxy.gateway import Gateway, GuardrailAction, Guardrails, RateLimit, Shadow
+from serving_proxy.guardrails.screen import screen_of
+from serving_proxy.privacy import Privacy
 
-BackendApi = Literal["openai", "mlflow"]
+__all__ = [
+    "Backend",
+    "BackendApi",
+    "Endpoint",
+    "Gateway",
+    "GuardrailAction",
+    "Guardrails",
+    "HealthCheck",
+    "Overrides",
+    "Pool",
+    "RateLimit",
+    "Retries",
+    "Route",
+    "ServedEntity",
+    "Shadow",
+    "Timeouts",
+]
+
+BackendApi = Literal["openai", "anthropic", "mlflow", "kserve", "cohere", "ai21labs"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _RESERVED_FIELDS: Final = ("model", "stream", "messages", "prompt")
@@ -58,13 +79,53 @@ class Overrides:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """When a replica counts as well. Actively: ``GET path`` every ``interval_s`` (none without a path), down
+    after ``down_after`` failures in a row and up again after ``up_after`` successes. Passively: a replica that
+    fails ``eject_after`` calls in a row gets none for ``ejection_s``, doubled each time up to ten times that.
+    """
+
+    path: str | None = None
+    interval_s: float = 5.0
+    timeout_s: float = 2.0
+    down_after: int = 2
+    up_after: int = 1
+    eject_after: int = 3
+    ejection_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a call is sent again: at most ``attempts`` in all, waiting between ``base_s`` and ``max_s`` with
+    full jitter (or as ``Retry-After`` says, if that is not longer than ``max_s``), and only as long as retries
+    are no more than ``budget`` of the calls of late.
+    """
+
+    attempts: int = 3
+    base_s: float = 0.025
+    max_s: float = 2.0
+    budget: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Bounds on one replica, per worker: calls at once, and how many calls may wait for their turn and for
+    how long, over all replicas of the entity.
+    """
+
+    max_connections: int = 1024
+    max_queue: int = 1024
+    queue_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """Where a served entity runs: equal replicas at ``urls``, speaking ``api``.
 
     A url without a path gets the api's own (``http://gpu1:8000`` serves ``/v1/chat/completions``); a url
     with one is the api's base, as an OpenAI client's ``base_url`` (``https://api.example/openai/v1``).
-    ``model`` is the backend's own model name, sent instead of the client's; ``api_key`` is sent as a
-    bearer token.
+    ``model`` is the backend's own model name, sent instead of the client's; ``api_key`` is sent the way the api
+    wants it.
     """
 
     urls: tuple[str, ...]
@@ -72,6 +133,9 @@ class Backend:
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    health: HealthCheck = field(default_factory=HealthCheck)
+    retries: Retries = field(default_factory=Retries)
+    pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:
         if not self.urls:
@@ -119,16 +183,31 @@ class Route:
 @dataclass(frozen=True)
 class Endpoint:
     """A name that applications call. ``payload_limit_bytes`` bounds each of the two bodies kept on the
-    record.
+    record; ``config_version`` counts the changes of its configuration.
     """
 
     name: str
     served_entities: tuple[ServedEntity, ...]
     routes: tuple[Route, ...]
     payload_limit_bytes: int = 1 << 20
+    config_version: int = 1
+    gateway: Gateway = field(default_factory=Gateway)
+    shadows: tuple[Shadow, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name, "endpoints.name")
+        self.privacy  # noqa: B018 - built now, so that a wrong path is refused with the configuration
+        if self.gateway.input_guardrails is not None:  # and here, because the first takes 0.2 s
+            screen_of(self.gateway.input_guardrails, "input")
+        if self.gateway.output_guardrails is not None:
+            screen_of(self.gateway.output_guardrails, "output")
+        for shadow in self.shadows:
+            if shadow.served_entity not in self.entities:
+                raise InvalidSettings(
+                    f"endpoint {self.name!r} mirrors to {shadow.served_entity!r}, which it does not have",
+                    field="shadows.served_entity_name",
+                    fix=f"Use one of: {', '.join(self.entities)}.",
+                )
         if len(self.entities) != len(self.served_entities):
             raise InvalidSettings(
                 f"endpoint {self.name!r} has two served entities of one name",
@@ -154,6 +233,17 @@ class Endpoint:
     def entities(self) -> Mapping[str, ServedEntity]:
         """The served entities by name."""
         return {entity.name: entity for entity in self.served_entities}
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """What of an invocation may be recorded."""
+        return Privacy(self.gateway)
+
+    @cached_property
+    def is_screened(self) -> bool:
+        """Whether there is anything to ask before an invocation may be forwarded."""
+        gateway = self.gateway
+        return bool(gateway.rate_limits or gateway.input_guardrails)
 
     @cached_property
     def split(self) -> tuple[tuple[float, ServedEntity, float], ...]:

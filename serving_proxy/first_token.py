@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments|refusal)": ?"[^"]')
+_TOKEN = re.compile(
+    rb'"(?:content|text|reasoning_content|reasoning|arguments|refusal|partial_json|thinking|delta)": ?"[^"]'
+)
 
 
 def carries_token(data: bytes) -> bool:

@@ -14,8 +14,8 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -23,10 +23,8 @@ import msgspec
 from servelens.errors import Invalid, Missing
 from serving_proxy.endpoint import Endpoint
 from serving_proxy.routing import Identity, Snapshot
-from serving_proxy.target import Target
-
-Headers = Sequence[tuple[bytes, bytes]]
-Kind = Literal["chat", "completions", "scoring"]
+from serving_proxy.target import Kind, Target
+from serving_proxy.trace_context import trace_id
 
 _MAX_IDENTIFIER: Final = 512
 _MAX_TAGS: Final = 32
@@ -45,6 +43,8 @@ class _Body(msgspec.Struct, gc=False):
     client_request_id: _Identifier | None = None
     messages: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -75,13 +75,12 @@ def read_origin(fields: Mapping[bytes, bytes]) -> Origin:
     """Read the head's fields. Never fails: one that makes no sense is left out."""
     if _ORIGIN_HEADERS.isdisjoint(fields):
         return _NOWHERE
-    traceparent = fields.get(b"traceparent")
     tags = fields.get(b"x-servelens-tags")
     return Origin(
         _text(fields.get(b"x-servelens-unit")),
         _text(fields.get(b"x-session-id")),
         _text(fields.get(b"x-client-request-id")),
-        _trace_id(traceparent) if traceparent else None,
+        trace_id(fields),
         _tags(tags) if tags else None,
     )
 
@@ -89,7 +88,10 @@ def read_origin(fields: Mapping[bytes, bytes]) -> Origin:
 def read_invocation(
     target: Target, origin: Origin, body: bytes, request_id: str, snapshot: Snapshot
 ) -> Invocation:
-    """Read the body and find the endpoint. Raises Invalid or Missing, worded for the person at the client."""
+    """Read the body and find the endpoint. Raises Invalid or Missing, worded for the person at the client.
+
+    Of an ``infer`` call ``body`` is the part that is JSON, without binary tensors.
+    """
     try:
         if not body.isascii():
             body.decode()
@@ -110,13 +112,16 @@ def read_invocation(
     if endpoint is None:
         field = None if target.endpoint else "model"
         raise Missing(f"There is no endpoint named {name!r}.", field=field, fix=_choices(snapshot))
+    user = fields.user or fields.safety_identifier
+    if user is None and target.api == "messages":
+        user = _anthropic_user(fields.metadata)
     return Invocation(
         endpoint,
-        _kind(target, fields),
+        target.kind or _kind_of(fields),
         fields.model,
         fields.stream is True,
         fields.client_request_id or origin.client_request_id,
-        Identity(request_id, origin.unit, fields.user or fields.safety_identifier, origin.session_id),
+        Identity(request_id, origin.unit, user, origin.session_id),
     )
 
 
@@ -126,14 +131,28 @@ _ORIGIN_HEADERS: Final = frozenset(
 )
 
 
-def _kind(target: Target, fields: _Body) -> Kind:
-    if target.api == "chat":
-        return "chat"
-    if target.api == "completions":
-        return "completions"
+def _kind_of(fields: _Body) -> Kind:
+    """What a body on ``/invocations`` is."""
     if bytes(fields.messages):
         return "chat"
-    return "completions" if bytes(fields.prompt) else "scoring"
+    if bytes(fields.prompt):
+        return "completions"
+    return "embeddings" if bytes(fields.input) else "scoring"
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    user_id: _Identifier | None = None
+
+
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
+
+
+def _anthropic_user(metadata: msgspec.Raw) -> str | None:
+    """``metadata.user_id`` of Anthropic's Messages API; whatever else stands there is the backend's affair."""
+    try:
+        return _decode_metadata(metadata).user_id if bytes(metadata) else None
+    except msgspec.ValidationError:
+        return None
 
 
 def _choices(snapshot: Snapshot) -> str:
@@ -143,16 +162,6 @@ def _choices(snapshot: Snapshot) -> str:
 
 def _text(value: bytes | None) -> str | None:
     return value[:_MAX_IDENTIFIER].decode("utf-8", "replace") if value else None
-
-
-def _trace_id(traceparent: bytes) -> str | None:
-    """The trace id of ``version-trace-parent-flags`` (W3C Trace Context §3.2), or ``None`` when it is
-    malformed.
-    """
-    parts = traceparent.split(b"-")
-    if len(parts) < 4 or len(parts[1]) != 32 or not parts[1].isalnum():
-        return None
-    return parts[1].decode("ascii")
 
 
 def _tags(value: bytes) -> dict[str, str]:

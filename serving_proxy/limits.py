@@ -16,6 +16,7 @@ class Limits:
     ``body_timeout_s`` how long each may take to arrive, and ``keep_alive_s`` how long a connection may
     lie idle. A client that reads nothing for ``slow_reader_s`` is treated as gone. After a client has
     gone, the rest of its answer is taken in up to ``drain_bytes`` and ``drain_s``, for the record.
+    ``max_answer_bytes`` bounds a whole answer that has to be in memory because it is translated or screened.
     ``log_timeout_s`` bounds the wait for a stalled spool.
     """
 
@@ -28,3 +29,4 @@ class Limits:
     drain_bytes: int = 1 << 20
     drain_s: float = 30.0
     log_timeout_s: float = 5.0
+    max_answer_bytes: int = 32 << 20

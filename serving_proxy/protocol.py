@@ -21,13 +21,16 @@ from typing import Any, Final, cast
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from serving_proxy.data_plane import DataPlane
 from serving_proxy.failure import Failure
+from serving_proxy.plain_answer import body_too_large, headers_too_large, method_answer, plain_answer
 from serving_proxy.relay import Relay
-from serving_proxy.request import Request
+from serving_proxy.repeated_head import RepeatedHead
+from serving_proxy.request import Request, RequestHead
+from serving_proxy.request_framing import head_size, is_chunked_once
 from serving_proxy.target import OPENAI, find_target
 
 _LINGER_S: Final = 2.0
@@ -42,6 +45,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
     __slots__ = (
         *("deadline", "_limits", "_waiting", "_reading", "_relay", "_cycle", "_in_head", "_head_bytes"),
         *("_upgrade_offered", "_problem", "_lingering", "_lingered_bytes", "_stopping", "_advancing"),
+        *("_at_rest", "_repeatable", "_repeated"),
     )
     data_plane: DataPlane
 
@@ -67,6 +71,9 @@ class DataPlaneProtocol(HttpToolsProtocol):
         self._lingered_bytes = 0
         self._stopping = False
         self._advancing = False
+        self._at_rest = True  # the parser is between two messages
+        self._repeatable: RequestHead | None = None
+        self._repeated: RepeatedHead[RequestHead] | None = None
 
     # What the transport tells.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,6 +103,12 @@ class DataPlaneProtocol(HttpToolsProtocol):
             self._relay.client_resumed()
 
     def data_received(self, data: bytes) -> None:
+        repeated = self._repeated
+        if repeated is not None and self._relay is None and self._at_rest and not self._waiting:
+            body = repeated.body_of(data)
+            if body is not None and len(body) <= self._limits.max_body_bytes:
+                self._start(Request(repeated.head, True, None, True, False, len(body), body))
+                return
         if self._lingering:
             self._lingered_bytes += len(data)
             if self._lingered_bytes > _LINGER_BYTES:
@@ -103,35 +116,48 @@ class DataPlaneProtocol(HttpToolsProtocol):
             return
         if self._problem is not None:
             return
-        was_in_head = self._in_head
-        self._head_bytes = self._head_bytes + len(data) if was_in_head else len(data)
+        was_at_rest = self._at_rest
+        self._head_bytes = len(data) if was_at_rest else self._head_bytes + len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._read_without_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._problem = Failure("invalid_request", 400, f"This is not a valid HTTP/1.1 request: {error}.")
-        if was_in_head and self._in_head and self._head_bytes > self._limits.max_header_bytes:
-            self._problem = self._headers_too_large()
+            if self._problem is None:
+                text = f"This is not a valid HTTP/1.1 request: {error}."
+                self._break_off(Failure("invalid_request", 400, text))
+        if self._repeatable is not None:
+            if was_at_rest and self._at_rest and self._problem is None:
+                self._repeated = RepeatedHead.of(data, self._repeatable)
+            self._repeatable = None
+        if self._head_bytes > self._limits.max_header_bytes and not (was_at_rest or self._at_rest):
+            self._break_off(headers_too_large(self._limits.max_header_bytes))
         self._advance()
 
     # What the parser tells.
     def on_message_begin(self) -> None:
+        if self._problem is not None:
+            return
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
         self._in_head = True
+        self._at_rest = False
+        self._repeated = None
         self.deadline = self.data_plane.horizon_s + self._limits.header_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._in_head:  # else a trailer, which may not be taken for a header (RFC 9110 §6.5.1)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._problem is not None:
+            return
         self._in_head = False
         self.deadline = math.inf
         fields = dict(self.headers)
-        if b"transfer-encoding" in fields and fields[b"transfer-encoding"].lower() != b"chunked":
+        if b"transfer-encoding" in fields and not is_chunked_once(self.headers):
             # Nobody knows where such a body ends (RFC 9112 §6.1), so the next request may be part of it.
             self._problem = Failure("invalid_request", 400, "Use no Transfer-Encoding but 'chunked'.")
             return
@@ -139,7 +165,9 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if parser.should_upgrade():
             self._upgrade_offered = True
             return
-        if self._head_bytes > self._limits.max_header_bytes and self._head_is_too_large():
+        limit = self._limits.max_header_bytes
+        if self._head_bytes > limit and head_size(self.url, self.headers) > limit:
+            self._problem = headers_too_large(limit)
             return
         if b"expect" in fields:
             self.expect_100_continue = fields[b"expect"].lower() == b"100-continue"
@@ -147,25 +175,23 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if target is None:
             self._reading = None
             self._begin_asgi()
+            self.deadline = self.data_plane.horizon_s + self._limits.body_timeout_s
             return
         keep_alive = parser.should_keep_alive()
-        # Only a request that asks to close, or names its connection, can be of HTTP/1.0.
-        is_http10 = (not keep_alive or b"connection" in fields) and parser.get_http_version() == "1.0"
-        request = Request(
-            target,
-            parser.get_method(),
-            self.headers,
-            fields,
-            is_http10,
-            keep_alive,
-            self.expect_100_continue,
-        )
+        # Only a request that asks to close, or names its connection, can be of another version.
+        version = parser.get_http_version() if not keep_alive or b"connection" in fields else "1.1"
+        if version not in ("1.0", "1.1"):
+            self._problem = Failure("invalid_request", 400, f"Use HTTP/1.1, not HTTP/{version}.")
+            return
+        head = RequestHead(target, parser.get_method(), self.headers, fields, version == "1.0", keep_alive)
+        request = Request(head, keep_alive, expects_continue=self.expect_100_continue)
         if b"content-length" in fields and int(fields[b"content-length"]) > self._limits.max_body_bytes:
-            request.failure = self._body_too_large()
+            request.failure = body_too_large(self._limits.max_body_bytes)
         self._reading = request
         self._waiting.append(request)
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0  # what counts is what comes without a body: heads, chunk extensions, trailers
         request = self._reading
         if request is None:
             if self._problem is None:
@@ -175,19 +201,28 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if request.failure is None:
             if request.size > self._limits.max_body_bytes:
                 request.pieces.clear()
-                request.failure = self._body_too_large()
+                request.failure = body_too_large(self._limits.max_body_bytes)
             else:
-                request.pieces.append(body)
+                pieces = request.pieces
+                pieces.append(body)
+                if len(pieces) > 1024 + (request.size >> 6):  # a body of tiny chunks
+                    request.pieces = [b"".join(pieces)]
 
     def on_message_complete(self) -> None:
         if self._upgrade_offered or self._problem is not None:
             return
+        self._at_rest = True
         request = self._reading
         if request is None:
             super().on_message_complete()
+            if self._cycle is not None:
+                self.deadline = math.inf
             return
         self._reading = None
         request.finish()
+        head = request.head
+        if request.failure is None and head.keep_alive and b"expect" not in head.fields:
+            self._repeatable = head
 
     # What an answer asks for (request.Client).
     def write(self, data: bytes) -> None:
@@ -201,7 +236,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
 
     def cut(self) -> None:
         relay, self._relay = self._relay, None
-        if relay is not None and relay.request.is_http10:
+        if relay is not None and relay.request.head.is_http10:
             self.transport.abort()  # its only other sign of an end is the end of the connection
         else:
             self._close()
@@ -231,13 +266,18 @@ class DataPlaneProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         if self._lingering or self.transport.is_closing():
             self.transport.abort()
-        elif self._in_head and self._relay is None and self._cycle is None:
+        elif self._relay is not None:
+            return
+        elif self._cycle is not None:
+            if self._cycle.more_body:
+                self._close()
+        elif self._in_head:
             self._problem = Failure("invalid_request", 408, "The request's headers took too long to arrive.")
             self._advance()
         elif self._waiting and isinstance(request := self._waiting[0], Request):
             request.failure = Failure("invalid_request", 408, "The request's body took too long to arrive.")
             self._advance()
-        elif self._relay is None and self._cycle is None:
+        else:
             self._close()
 
     # One request after the other.
@@ -284,7 +324,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         if self._stopping:
             request.keep_alive = False
-        if request.method != b"POST":
+        if request.head.method != b"POST":
             self._answer_method(request)
             return
         if not request.complete:
@@ -311,7 +351,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Close; with input still on its way, after taking it in, or a reset could destroy the answer."""
         self._waiting.clear()
-        if self._reading is None and self._problem is None:
+        if self._at_rest and self._problem is None:
             self.deadline = self.data_plane.horizon_s + self._limits.slow_reader_s
             self.transport.close()
             return
@@ -320,6 +360,17 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
+
+    def _break_off(self, failure: Failure) -> None:
+        """What is being read will have no end: it is no request, nor is anything behind it."""
+        in_body = not (self._at_rest or self._in_head)
+        waiting = self._waiting
+        self._at_rest = False
+        self._problem = failure
+        if in_body and waiting and (waiting[-1] is self._reading or self._reading is None):
+            waiting.pop()
+        elif in_body and self._cycle is not None:
+            self.transport.close()  # its answer may have begun
 
     def _read_without_upgrade(self, rest: bytes) -> None:
         """Read the request again as if no upgrade had been offered; the parser took its body for
@@ -337,46 +388,13 @@ class DataPlaneProtocol(HttpToolsProtocol):
         self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self.url, b"".join(lines), rest))
 
     def _answer_method(self, request: Request) -> None:
-        """Only POST is an invocation; other methods are told so and leave no record."""
-        if request.method == b"OPTIONS":
-            self._write_plain(204, b"", close=not request.keep_alive, allow=True)
-        else:
-            text = f"Use POST here, not {request.method.decode()}."
-            body = request.target.dialect.error(Failure("invalid_request", 405, text, "method"))
-            close = not request.keep_alive or not request.complete
-            self._write_plain(405, body, close=close, allow=True, bodiless=request.method == b"HEAD")
-        self._next(close=not request.keep_alive or not request.complete)
+        close = not request.keep_alive or not request.complete
+        self.write(method_answer(request, self.server_state.default_headers, close=close))
+        self._next(close=close)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer what is not a request, and close."""
         if not self._lingering:
-            self._write_plain(failure.status, OPENAI.error(failure), close=True)
+            headers = self.server_state.default_headers
+            self.write(plain_answer(failure.status, OPENAI.error(failure), headers, close=True))
             self._close()
-
-    def _write_plain(
-        self, status: int, body: bytes, *, close: bool, allow: bool = False, bodiless: bool = False
-    ) -> None:
-        parts = [STATUS_LINE[status]]
-        parts += [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
-        if allow:
-            parts.append(b"allow: POST, OPTIONS\r\n")
-        if status != 204:
-            parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
-        parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
-        if not bodiless:
-            parts.append(body)
-        self.write(b"".join(parts))
-
-    def _head_is_too_large(self) -> bool:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.max_header_bytes:
-            self._problem = self._headers_too_large()
-        return self._problem is not None
-
-    def _headers_too_large(self) -> Failure:
-        limit = self._limits.max_header_bytes
-        return Failure("invalid_request", 431, f"The request's headers are larger than {limit} bytes.")
-
-    def _body_too_large(self) -> Failure:
-        limit = self._limits.max_body_bytes
-        return Failure("body_too_large", 413, f"The request body is larger than {limit} bytes.", "body")

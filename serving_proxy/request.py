@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from serving_proxy.failure import Failure
+from serving_proxy.invocation import Origin
 from serving_proxy.target import Target
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """Head and body while they arrive. ``failure`` is set when it is to be refused whatever its body says."""
+class RequestHead:
+    """What stands before the body. A connection whose next head is the same, byte for byte but for the length,
+    uses the object again; so nothing in here may depend on one request.
+
+    ``requester`` and ``refusal`` are the outcome of authentication with the ``keys`` of that time;
+    ``starts`` are the beginnings of requests to replicas that were made of it.
+    """
 
     target: Target
     method: bytes
@@ -19,12 +27,24 @@ class Request:
     fields: dict[bytes, bytes]
     is_http10: bool
     keep_alive: bool
-    expects_continue: bool
+    keys: object | None = None
+    requester: str | None = None
+    refusal: Failure | None = None
+    origin: Origin | None = None
+    starts: dict[tuple[object, object, bytes], bytes] = field(default_factory=dict)
+
+
+class Request(msgspec.Struct, eq=False):
+    """Head and body while they arrive. ``failure`` is set when it is to be refused whatever its body says."""
+
+    head: RequestHead
+    keep_alive: bool
     failure: Failure | None = None
     complete: bool = False
+    expects_continue: bool = False
     size: int = 0
     body: bytes | None = None
-    pieces: list[bytes] = field(default_factory=list)
+    pieces: list[bytes] = []
 
     def finish(self) -> None:
         """The last byte of the body has come."""

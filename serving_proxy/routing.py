@@ -9,24 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from experiments.assignment import assign, bucket
 from experiments.experiment import Experiment, Unit
-from servelens.errors import InvalidSettings
+from servelens.errors import InvalidSettings, Missing
+from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.endpoint import Endpoint, ServedEntity
+from serving_proxy.gateway import Gateway
+from serving_proxy.privacy import Privacy
+
+_KEEPS_ALL: Final = Privacy(Gateway())
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All endpoints, and the running experiment of those that have one; both by endpoint name."""
+    """All endpoints, and the running experiment of those that have one, both by endpoint name; and the API
+    keys.
+    """
 
     endpoints: Mapping[str, Endpoint]
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    keys: Keys = NO_KEYS
+    unrouted_privacy: Privacy = _KEEPS_ALL
+    """What may be recorded of calls that reach no endpoint."""
 
     @classmethod
-    def of(cls, endpoints: Iterable[Endpoint], experiments: Iterable[Experiment] = ()) -> Snapshot:
+    def of(
+        cls, endpoints: Iterable[Endpoint], experiments: Iterable[Experiment] = (), keys: Keys = NO_KEYS
+    ) -> Snapshot:
         """Check that every variant has its served entity and no endpoint two experiments; else
         InvalidSettings.
         """
@@ -55,7 +68,8 @@ class Snapshot:
                     fix=f"Stop {running[endpoint.name].name!r} or {experiment.name!r}.",
                 )
             running[endpoint.name] = experiment
-        return cls(by_name, running)
+        unrouted = Privacy.of_all(endpoint.gateway for endpoint in by_name.values())
+        return cls(by_name, running, keys, unrouted)
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -91,8 +105,20 @@ def unit_of(identity: Identity, kind: Unit) -> str:
     return identity.unit or identity.user or identity.session or identity.request_id
 
 
-def choose_served_entity(snapshot: Snapshot, endpoint: Endpoint, identity: Identity) -> Choice:
-    """The experiment's variant for this unit, else the route whose share its hash falls into."""
+def choose_served_entity(
+    snapshot: Snapshot, endpoint: Endpoint, identity: Identity, named: str | None = None
+) -> Choice:
+    """The entity that the client has named, else the experiment's variant for this unit, else the route whose
+    share its hash falls into. Raises Missing when there is none of that name.
+    """
+    if named is not None:
+        entity = endpoint.entities.get(named)
+        if entity is None:
+            raise Missing(
+                f"Endpoint {endpoint.name!r} has no served entity named {named!r}.",
+                fix=f"Use one of: {', '.join(endpoint.entities)}.",
+            )
+        return Choice(entity, unit_of(identity, "user"), 1.0)
     experiment = snapshot.experiments.get(endpoint.name)
     if experiment is not None:
         unit = unit_of(identity, experiment.unit)

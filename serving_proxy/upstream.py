@@ -10,18 +10,22 @@ Source: RFC 9112 (HTTP/1.1 messages; §6.3 message length, §9.3 persistence).
 from __future__ import annotations
 
 import asyncio
-import ssl
 from enum import Enum
-from typing import Final, Protocol, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
+
+from serving_proxy.answer_head import header_lines
+from serving_proxy.repeated_head import RepeatedHead
+
+if TYPE_CHECKING:
+    from serving_proxy.replicas import Replica
 
 Headers = list[tuple[bytes, bytes]]
 Fields = dict[bytes, bytes]
 
 _EMPTY_STATUS: Final = (204, 304)
-_BARE_BASE: Final = {b"/invocations": b""}
+_MAX_WITHOUT_BODY: Final = 256 * 1024
 
 
 class Loss(Enum):
@@ -30,17 +34,45 @@ class Loss(Enum):
     STALE = "a kept-alive connection turned out to be closed before the answer began"
     REFUSED = "did not accept a connection"
     SLOW_CONNECT = "did not accept a connection in time"
+    SILENT = "sent nothing for too long"
     RESET = "closed the connection before the end of its answer"
     INVALID = "sent something that is not HTTP"
+
+
+class AnswerHead:
+    """Status and fields of an answer. A connection's next answer with the same head, but for its length, uses
+    the object again.
+    """
+
+    __slots__ = ("_lines", "content_encoding", "fields", "headers", "is_event_stream", "status")
+
+    def __init__(self, status: int, headers: Headers, fields: Fields) -> None:
+        self.status = status
+        self.headers = headers
+        self.fields = fields
+        self.content_encoding = fields.get(b"content-encoding")
+        self.is_event_stream = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+        self._lines: bytes | None = None
+
+    @property
+    def lines(self) -> bytes:
+        """The fields as they go to a client."""
+        if self._lines is None:
+            self._lines = header_lines(self.headers)
+        return self._lines
 
 
 class Listener(Protocol):
     """Who is told about one attempt's answer, always on the loop's thread."""
 
     def on_sent(self, connection: Connection) -> None: ...
-    def on_head(self, status: int, headers: Headers, fields: Fields, length: int | None) -> None: ...
+    def on_head(self, head: AnswerHead, length: int | None) -> None: ...
     def on_data(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        """All three at once, for an answer with status 200 that came in one piece."""
+        ...
+
     def on_lost(self, loss: Loss, detail: str) -> None: ...
 
 
@@ -65,6 +97,8 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._left_over = False
         self._until_close = False
+        self._interim = False
+        self._without_body = 0  # bytes since the last of a body: heads, chunk extensions, trailers
         self._status = 0
         self._headers: Headers = []
         self._length: int | None = None
@@ -109,6 +143,14 @@ class Connection(asyncio.Protocol):
         if listener is None:  # bytes that nobody asked for
             self.abandon()
             return
+        if not self._begun:
+            repeated = self.replica.repeated
+            if repeated is not None:
+                body = repeated.body_of(data)
+                if body is not None:
+                    self._take_whole(listener, repeated.head, body)
+                    return
+        was_begun = self._begun
         self._begun = True
         head_was_done = self._head_done
         problem = None
@@ -118,11 +160,19 @@ class Connection(asyncio.Protocol):
             problem = str(error)
         except httptools.HttpParserUpgrade:
             problem = "it switched to another protocol"
+        if not self._pieces and not self._complete:
+            self._without_body += len(data)
+            if self._without_body > _MAX_WITHOUT_BODY and problem is None:
+                problem = f"its headers are larger than {_MAX_WITHOUT_BODY} bytes"
         if self._head_done and not head_was_done:
-            listener.on_head(self._status, self._headers, self._fields, self._length)
+            head = AnswerHead(self._status, self._headers, self._fields)
+            if not was_begun and self._complete and problem is None and self._may_repeat():
+                self.replica.repeated = RepeatedHead.of(data, head)
+            listener.on_head(head, self._length)
         pieces = self._pieces
         if pieces:
             self._pieces = []
+            self._without_body = 0
             if self._listener is listener:
                 listener.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._listener is not listener:
@@ -133,6 +183,25 @@ class Connection(asyncio.Protocol):
         elif problem is not None:
             self.abandon()
             listener.on_lost(Loss.INVALID, problem)
+
+    def _take_whole(self, listener: Listener, head: AnswerHead, body: bytes) -> None:
+        """A complete answer whose head is known. The parser has seen nothing of it: there is nothing to reset."""
+        self._listener = None
+        replica = self.replica
+        replica.outstanding -= 1
+        if replica.awaited_by:
+            replica.freed()
+        if self._has_sent_all():
+            self._reused = True
+            if self._paused:
+                self.resume()
+            replica.put(self)
+        else:
+            self.abandon()
+        listener.on_whole(head, body)
+
+    def _may_repeat(self) -> bool:
+        return self._status == 200 and self._keep_alive and not (self._left_over or self._interim)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.replica.forget(self)
@@ -152,7 +221,7 @@ class Connection(asyncio.Protocol):
             self._left_over = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
+        if not self._head_done:  # else a trailer, which may not be taken for a header (RFC 9110 §6.5.1)
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -161,6 +230,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # an interim answer; the real one follows
             self._headers = []
+            self._interim = True
             return
         self._status = status
         self._head_done = True
@@ -182,12 +252,22 @@ class Connection(asyncio.Protocol):
     def _take_listener(self) -> Listener | None:
         listener, self._listener = self._listener, None
         if listener is not None:
-            self.replica.outstanding -= 1
+            replica = self.replica
+            replica.outstanding -= 1
+            if replica.awaited_by:
+                replica.freed()
         return listener
+
+    def _has_sent_all(self) -> bool:
+        """Whether the connection is open and carries nothing more: an answer can come before its request has
+        been read.
+        """
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
     def _release(self, *, reusable: bool) -> None:
         self._take_listener()
-        if reusable and self.is_open:
+        if reusable and self._has_sent_all():
             self._reset()
             self._reused = True
             if self._paused:
@@ -195,117 +275,3 @@ class Connection(asyncio.Protocol):
             self.replica.put(self)
         else:
             self.abandon()
-
-
-class Replica:
-    """One address of a backend with its idle connections and the number of requests outstanding."""
-
-    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, max_idle: int) -> None:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        host = parts.hostname or ""
-        self.url = url
-        self.authority = parts.netloc.rpartition("@")[2].encode()
-        self.base_path = parts.path.rstrip("/").encode()
-        self.outstanding = 0
-        self._host = host
-        self._port = parts.port or (443 if tls else 80)
-        self._ssl = ssl.create_default_context() if tls else None
-        self._loop = loop
-        self._max_idle = max_idle
-        self._starts: dict[tuple[bytes, str | None], bytes] = {}
-        self._idle: list[Connection] = []
-        self._all: set[Connection] = set()
-
-    def start_of(self, operation: bytes, api_key: str | None) -> bytes:
-        """The head of a request up to what differs between invocations.
-
-        An OpenAI-compatible server at a bare address serves below ``/v1``. Compression is refused, because chunks
-        are passed on and kept as they come.
-        """
-        start = self._starts.get((operation, api_key))
-        if start is None:
-            path = (self.base_path or _BARE_BASE.get(operation, b"/v1")) + operation
-            start = b"POST %b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n" % (path, self.authority)
-            if api_key is not None:
-                start += b"authorization: Bearer %b\r\n" % api_key.encode()
-            self._starts[operation, api_key] = start
-        return start
-
-    def take(self) -> Connection | None:
-        """The idle connection used last, which is the one least likely to have been closed over there."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection.is_open:
-                return connection
-        return None
-
-    async def connect(self, timeout_s: float) -> Connection | tuple[Loss, str]:
-        """A new connection, or how it failed."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self), self._host, self._port, ssl=self._ssl
-                )
-        except TimeoutError:
-            return Loss.SLOW_CONNECT, f"within {timeout_s:g} s"
-        except OSError as error:
-            return Loss.REFUSED, str(error)
-        self._all.add(connection)
-        return connection
-
-    def put(self, connection: Connection) -> None:
-        if len(self._idle) >= self._max_idle:
-            connection.abandon()
-            return
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
-
-    def forget(self, connection: Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close_idle(self, before: float) -> None:
-        """Close connections that have been idle since before that loop time."""
-        for connection in [each for each in self._idle if each.idle_since < before]:
-            connection.abandon()
-
-    def close(self) -> None:
-        """Close every connection, busy ones too."""
-        for connection in list(self._all):
-            connection.abandon()
-
-
-class Upstreams:
-    """All replicas by address. They outlive snapshots, so a change of routes keeps connections warm."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, max_idle: int = 512, idle_s: float = 60.0) -> None:
-        self.loop = loop
-        self._max_idle = max_idle
-        self._idle_s = idle_s
-        self._replicas: dict[str, Replica] = {}
-
-    def pick(self, urls: tuple[str, ...], tried: frozenset[str] = frozenset()) -> Replica | None:
-        """The replica with the fewest requests outstanding that has not been tried yet."""
-        if len(urls) == 1:
-            return None if tried else self._replica(urls[0])
-        candidates = [self._replica(url) for url in urls if url not in tried]
-        return min(candidates, key=lambda replica: replica.outstanding) if candidates else None
-
-    def close_idle(self) -> None:
-        """Close what nobody has used for a while. Called now and then."""
-        before = self.loop.time() - self._idle_s
-        for replica in self._replicas.values():
-            replica.close_idle(before)
-
-    def close(self) -> None:
-        for replica in self._replicas.values():
-            replica.close()
-
-    def _replica(self, url: str) -> Replica:
-        replica = self._replicas.get(url)
-        if replica is None:
-            replica = self._replicas[url] = Replica(url, self.loop, self._max_idle)
-        return replica

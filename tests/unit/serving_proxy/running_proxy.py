@@ -98,6 +98,7 @@ async def running_proxy(
 ) -> AsyncIterator[RunningProxy]:
     """A worker that serves ``snapshot``; ``write`` stands in for its spool's disk."""
     listener = listen("127.0.0.1", 0)
+    settings.setdefault("rate_limit_counts", root / "rate-limits")  # not in the machine's memory
     config = ProxyConfig(spool_root=root, limits=limits or Limits(), **settings)
     spool = SpoolWriter.open(
         root / config.slot,

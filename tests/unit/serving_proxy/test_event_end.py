@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_proxy.event_end import EventEnd
+from serving_proxy.event_end import DONE, EventEnd, Sight
 
 
 @pytest.mark.parametrize("line", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"data: [DONE]"])
@@ -17,9 +17,9 @@ from serving_proxy.event_end import EventEnd
 def test_found_however_it_is_cut(before: bytes, line: bytes, cuts: set[int]) -> None:
     text = before + line
     edges = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    end = EventEnd()
+    end = EventEnd(DONE)
     pieces = [text[start:stop] for start, stop in pairwise(edges)]
-    seen = [end.seen_in(piece) for piece in pieces]
+    seen = [end.look(piece) is Sight.COMPLETE for piece in pieces]
     assert any(seen)
     reached = sum(len(piece) for piece in pieces[: seen.index(True) + 1])
     assert reached >= text.index(b"[DONE]") + 6
@@ -30,6 +30,6 @@ def test_found_however_it_is_cut(before: bytes, line: bytes, cuts: set[int]) -> 
 )
 @given(cut=st.integers(0, 40))
 def test_not_found_inside_a_text(text: bytes, cut: int) -> None:
-    end = EventEnd()
-    assert not end.seen_in(text[:cut])
-    assert not end.seen_in(text[cut:])
+    end = EventEnd(DONE)
+    assert end.look(text[:cut]) is Sight.NOTHING
+    assert end.look(text[cut:]) is Sight.NOTHING

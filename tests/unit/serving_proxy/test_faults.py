@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.record import UNROUTED
-from serving_proxy.endpoint import Timeouts
+from serving_proxy.endpoint import Retries, Timeouts
 from serving_proxy.limits import Limits
 from tests.backends import Behaviour, OpenAIBackend
 from tests.unit.serving_proxy.running_proxy import (
@@ -265,7 +265,10 @@ async def test_a_large_answer_that_breaks_off_is_cut(tmp_path: Path) -> None:
 
 
 async def test_a_stale_connection_is_tried_again_once(tmp_path: Path) -> None:
-    async with OpenAIBackend() as backend, running_proxy(tmp_path, one_entity(backend.url)) as proxy:
+    async with (
+        OpenAIBackend() as backend,
+        running_proxy(tmp_path, one_entity(backend.url, retries=Retries(attempts=1))) as proxy,
+    ):
         await call(proxy, chat())
         backend.script.append(Behaviour(close_before_answer=True))
         revived = await call(proxy, chat())

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.instant_backend import chat_body
-from benchmarks.proxy_overhead import cpu_seconds
+from benchmarks.measuring import cpu_seconds
 
 
 def test_a_missing_program_is_one_line_and_status_2(tmp_path: Path) -> None:
