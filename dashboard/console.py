@@ -29,11 +29,11 @@ class Console:
         )
         self.quality = QualityQueries(services.catalog, self.reader)
         self.reports = Reports(services.reports_dir)
-        self._names = tuple(endpoint.name for endpoint in services.endpoints)
 
     def view(self, data: Mapping[str, Any] | None) -> View:
         """The view that a browser asks for; :data:`UNROUTED` may be looked at as well."""
-        return parse(data, (*self._names, UNROUTED) if self._names else (), self.services.clock)
+        names = [endpoint.name for endpoint in self.services.endpoints]
+        return parse(data, (*names, UNROUTED) if names else (), self.services.clock)
 
     def case_counts(self) -> Mapping[str, int]:
         """Cases of all endpoints by state."""

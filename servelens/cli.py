@@ -113,6 +113,50 @@ def experiment_report(config: Path, name: str) -> None:
 
 
 @cli.group()
+def keys() -> None:
+    """API keys: who may call endpoints (invoke), change what is served (admin) or use the console (annotate)."""
+
+
+@keys.command("create")
+@_config
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(["invoke", "admin", "annotate"]),
+    help="What the key may do; give it once for each scope.",
+)
+@click.option("--expires-days", type=click.IntRange(1, 36_500), help="Days until it stops to work.")
+def keys_create(config: Path, name: str, scopes: tuple[str, ...], expires_days: int | None) -> None:
+    """Create the key NAME and print its secret, once. From the first key on every call needs one."""
+    from servelens.processes.keys import create
+
+    sys.exit(create(config, name, scopes, expires_days))
+
+
+@keys.command("list")
+@_config
+@click.option("--all", "with_dead", is_flag=True, help="Also those that are revoked or have expired.")
+def keys_list(config: Path, with_dead: bool) -> None:
+    """List the keys, the newest first."""
+    from servelens.processes.keys import show
+
+    sys.exit(show(config, with_dead=with_dead))
+
+
+@keys.command("revoke")
+@_config
+@click.argument("name_or_id")
+def keys_revoke(config: Path, name_or_id: str) -> None:
+    """End the key NAME_OR_ID on every worker, within a second."""
+    from servelens.processes.keys import revoke
+
+    sys.exit(revoke(config, name_or_id))
+
+
+@cli.group()
 def models() -> None:
     """The models that work offline."""
 
@@ -176,6 +220,7 @@ def main() -> None:
 def _extra_of(module: str) -> str | None:
     extras = {
         "proxy": ("fastapi", "httptools", "uvicorn", "uvloop"),
+        "redis": ("limits", "redis"),
         "collector": ("deltalake", "polars", "pyarrow"),
         "evaluators": (
             "apscheduler",

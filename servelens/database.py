@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import DateTime, Dialect, MetaData, create_engine, event, text
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -105,6 +106,14 @@ class Database:
                 session.connection(execution_options={_READ_ONLY: True, "postgresql_readonly": True})
             yield session
 
+    def scalar(self, query: str) -> Any:
+        """The first value of a query in plain SQL, read-only: for what is asked many times a second, since a session and
+        a built query cost three times as much. ``None`` without a row. Raises what :meth:`session` raises.
+        """
+        with _translated(), self.engine.connect() as connection:
+            read_only = connection.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+            return read_only.exec_driver_sql(query).scalar()
+
     def dispose(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
@@ -114,7 +123,7 @@ def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, pool_pre_ping=True)
+            return create_engine(parsed, pool_pre_ping=True, connect_args=_bounded_waits(parsed))
         engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise Invalid(
@@ -137,6 +146,14 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _bounded_waits(url: URL) -> dict[str, Any]:
+    """Libpq waits for ever by itself; what the address says wins."""
+    if url.get_backend_name() != "postgresql":
+        return {}
+    waits = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+    return {name: value for name, value in waits.items() if name not in url.query}
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from servelens.external_model_settings import ExternalModelSettings
+from servelens.gateway_settings import AiGatewaySettings
 from servelens.section import Name, Percentage, Positive, Section, refuse_duplicates
 
 
@@ -28,6 +30,43 @@ class OverridesSettings(Section):
     )
 
 
+class HealthCheckSettings(Section):
+    """When a replica counts as well."""
+
+    path: str | None = Field(
+        None,
+        pattern=r"^/[!-~]*$",
+        description="`GET` this, for example `/health`. Default: no active checks.",
+    )
+    interval_s: Positive = Field(5.0, description="Seconds between two checks.")
+    timeout_s: Positive = Field(2.0, description="A check that takes longer has failed.")
+    down_after: int = Field(2, ge=1, description="Failed checks in a row after which a replica is down.")
+    up_after: int = Field(1, ge=1, description="Good checks in a row after which it is up again.")
+    eject_after: int = Field(
+        3, ge=1, description="Failed calls in a row after which a replica gets none for a while."
+    )
+    ejection_s: Positive = Field(5.0, description="For how long; doubled each time, up to ten times that.")
+
+
+class RetriesSettings(Section):
+    """When a call is sent again, which happens only while the client has seen nothing of an answer."""
+
+    attempts: int = Field(3, ge=1, le=10, description="Attempts in all, the first included.")
+    base_s: Positive = Field(0.025, description="Upper end of the first random wait; doubled each time.")
+    max_s: Positive = Field(2.0, description="Longest wait. A longer `Retry-After` ends the retries.")
+    budget: float = Field(
+        0.2, ge=0, le=1, description="Retries are no more than this share of the calls of late."
+    )
+
+
+class PoolSettings(Section):
+    """Bounds on connections to one replica, per worker."""
+
+    max_connections: int = Field(1024, ge=1, description="Calls at once per replica.")
+    max_queue: int = Field(1024, ge=0, description="Calls that may wait for a free replica; more get 429.")
+    queue_s: Positive = Field(10.0, description="Longest wait for a free replica.")
+
+
 class BackendSettings(Section):
     """A model server of your own."""
 
@@ -35,12 +74,19 @@ class BackendSettings(Section):
         min_length=1,
         description="Addresses of equal replicas, such as `http://gpu-1:8000`; one with a path is the API's base.",
     )
-    api: Literal["openai", "mlflow"] = Field("openai", description="The wire format that the backend speaks.")
+    api: Literal["openai", "anthropic", "mlflow", "kserve", "cohere", "ai21labs"] = Field(
+        "openai", description="The wire format that the backend speaks; another one's clients are translated."
+    )
     model: str | None = Field(None, description="Model name to send. Default: the name that the client sent.")
     api_key: SecretStr | None = Field(
-        None, description="Bearer token for the backend; write `${NAME}` to take it from the environment."
+        None, description="Key for the backend; write `${NAME}` to take it from the environment."
     )
     timeouts: TimeoutsSettings = Field(default_factory=TimeoutsSettings, description="Deadlines.")
+    health: HealthCheckSettings = Field(
+        default_factory=HealthCheckSettings, description="Health of replicas."
+    )
+    retries: RetriesSettings = Field(default_factory=RetriesSettings, description="Retries.")
+    pool: PoolSettings = Field(default_factory=PoolSettings, description="Connections.")
 
     @field_validator("urls")
     @classmethod
@@ -56,10 +102,19 @@ class ServedEntitySettings(Section):
 
     name: Name = Field(description="Name of the served entity, unique in its endpoint.")
     entity_version: str = Field("1", description="Version of the model, kept on every record.")
-    backend: BackendSettings = Field(description="Where it answers.")
+    backend: BackendSettings | None = Field(None, description="A model server of your own.")
+    external_model: ExternalModelSettings | None = Field(
+        None, description="A provider's model, in Databricks' shape. Give this or `backend`."
+    )
     overrides: OverridesSettings = Field(
         default_factory=OverridesSettings, description="What it changes in a request."
     )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.backend is None) == (self.external_model is None):
+            raise ValueError("backend: give either 'backend' or 'external_model', not both and not none.")
+        return self
 
 
 class RouteSettings(Section):
@@ -79,6 +134,17 @@ class TrafficSettings(Section):
     )
 
 
+class ShadowSettings(Section):
+    """A served entity that is asked as well, for the record alone."""
+
+    served_entity_name: str = Field(description="A name in `served_entities`.")
+    percentage: Percentage = Field(100.0, description="Share of the calls that is mirrored, in percent.")
+    max_concurrency: int = Field(
+        16, ge=1, description="Mirrored calls at once, per worker; more are left out."
+    )
+    timeout_s: Positive = Field(60.0, description="Longest mirrored call, in seconds.")
+
+
 class EndpointConfigSettings(Section):
     """Served entities and routes."""
 
@@ -86,13 +152,21 @@ class EndpointConfigSettings(Section):
     traffic_config: TrafficSettings | None = Field(
         None, description="The split. Default: all traffic to the only served entity."
     )
+    shadows: list[ShadowSettings] = Field(default_factory=list, description="Mirrored traffic.")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         names = [entity.name for entity in self.served_entities]
         refuse_duplicates(names, "served_entities", "served entity")
+        for index, shadow in enumerate(self.shadows):
+            if shadow.served_entity_name not in names:
+                raise ValueError(
+                    f"shadows[{index}].served_entity_name: there is no served entity "
+                    f"'{shadow.served_entity_name}'. Use one of: {', '.join(names)}."
+                )
         if self.traffic_config is None:
-            if len(names) > 1:
+            shadows = {shadow.served_entity_name for shadow in self.shadows}
+            if len([name for name in names if name not in shadows]) != 1:
                 raise ValueError("traffic_config: is missing. Give every served entity a route, in percent.")
             return self
         for index, route in enumerate(self.traffic_config.routes):
@@ -112,20 +186,11 @@ class EndpointConfigSettings(Section):
         return self
 
 
-class InferenceTableSettings(Section):
-    """Names of the endpoint's tables."""
+class TagSettings(Section):
+    """A label of the endpoint."""
 
-    catalog_name: Name | None = Field(None, description="Default: `tables.catalog`.")
-    schema_name: Name | None = Field(None, description="Default: `tables.schema`.")
-    table_name_prefix: Name | None = Field(None, description="Default: the endpoint's name.")
-
-
-class AiGatewaySettings(Section):
-    """What happens around the call."""
-
-    inference_table_config: InferenceTableSettings = Field(
-        default_factory=InferenceTableSettings, description="Where records go."
-    )
+    key: str = Field(min_length=1, max_length=127, description="Name of the tag.")
+    value: str = Field("", max_length=255, description="Its value.")
 
 
 class EndpointSettings(Section):
@@ -133,7 +198,10 @@ class EndpointSettings(Section):
 
     name: Name = Field(description="What a client sends as `model`, or in the path.")
     config: EndpointConfigSettings = Field(description="Served entities and routes.")
-    ai_gateway: AiGatewaySettings = Field(default_factory=AiGatewaySettings, description="Inference table.")
+    ai_gateway: AiGatewaySettings = Field(
+        default_factory=AiGatewaySettings, description="What happens around a call."
+    )
+    tags: list[TagSettings] = Field(default_factory=list, description="Labels of the endpoint.")
     payload_limit_bytes: int = Field(
         1024**2, ge=0, description="A request or response over this size is recorded without its body."
     )

@@ -39,6 +39,11 @@ class ProxySettings(Section):
     drain_s: Positive = Field(
         30.0, description="Seconds that a stopping worker waits for invocations in flight."
     )
+    rate_limit_url: SecretStr | None = Field(
+        None,
+        description="Redis that counts calls for the rate limits of several machines, as `redis://host:6379/0`. Default: "
+        "each machine counts its own.",
+    )
 
 
 class SpoolSettings(Section):
@@ -232,7 +237,11 @@ class Settings(Section):
     tables: TablesSettings = Field(default_factory=TablesSettings, description="The Delta tables.")
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The SQL database.")
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
-    endpoints: list[EndpointSettings] = Field(min_length=1, description="What apps can call.")
+    endpoints: list[EndpointSettings] = Field(
+        default_factory=list,
+        description="What apps can call, beside the endpoints that are made by API. Evaluations, drift, experiments and "
+        "rules name endpoints of this file.",
+    )
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
     experiments: list[ExperimentSettings] = Field(default_factory=list, description="Comparisons.")

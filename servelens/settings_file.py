@@ -70,6 +70,12 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     return _with_folders(settings, path.resolve().parent)
 
 
+def secrets_of_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables ``SERVELENS_SECRET_…``, to which references such as ``{{secrets/scope/key}}`` refer."""
+    environment = os.environ if environment is None else environment
+    return {name: value for name, value in environment.items() if name.startswith("SERVELENS_SECRET_")}
+
+
 def check_folder(folder: Path, key: str) -> None:
     """Create ``folder`` and write a file in it, or raise InvalidSettings that names ``key``."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from collector.dead_letter import DeadLetter
 from collector.ingest import Collector
 from collector.ingest_status import IngestStatus
+from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
 from servelens.assembly.tables import build_catalog
+from servelens.clock import SystemClock
+from servelens.control.store import EndpointStore
+from servelens.database import Database
+from servelens.errors import Unavailable
 from servelens.processes.lifecycle import start, stop_on_signals
+from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from servelens.status_server import StatusServer
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: Path, *, supervised: bool) -> int:
@@ -22,19 +32,33 @@ def run(config: Path, *, supervised: bool) -> int:
     settings = load_settings(config)
     start("collector", supervised=supervised)
     stop = stop_on_signals()
+    database = build_database(settings)
     collector = Collector(
         settings.spool_directory,
-        build_catalog(settings),
+        build_catalog(settings, _endpoints(settings, database)),
         DeadLetter(settings.data_dir / "dead-letter"),
         commit_interval_s=settings.collector.commit_interval_s,
         max_rows=settings.collector.max_rows,
     )
     address = settings.collector
-    with StatusServer(
-        address.host, address.port, lambda: ready(collector.status), lambda: metrics(collector.status)
-    ):
-        collector.run(stop)
+    try:
+        with StatusServer(
+            address.host, address.port, lambda: ready(collector.status), lambda: metrics(collector.status)
+        ):
+            collector.run(stop)
+    finally:
+        database.dispose()
     return 0
+
+
+def _endpoints(settings: Settings, database: Database) -> EndpointStore:
+    """The endpoints, also while the database is away: spools wait then for the first record of each endpoint."""
+    clock = SystemClock()
+    try:
+        return open_endpoint_store(settings, database, clock)
+    except Unavailable as error:
+        logger.warning("the database is away, so the tables of endpoints are not known yet: %s", error)
+        return build_endpoint_store(settings, database, clock)
 
 
 def ready(status: IngestStatus) -> tuple[bool, Mapping[str, Any]]:

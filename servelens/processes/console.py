@@ -7,19 +7,24 @@ from pathlib import Path
 import uvicorn
 
 from dashboard.app import create_console
-from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
+from dashboard.services import ConsoleServices
 from evaluators.run_history import RunHistory
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.endpoint_summaries import EndpointSummaries
 from servelens.assembly.experiments import build_experiments
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
-from servelens.endpoint_settings import EndpointSettings
+from servelens.keys.console_access import ConsoleAccess
+from servelens.keys.current import CurrentKeys
+from servelens.keys.store import KeyStore
 from servelens.processes.lifecycle import start
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from servelens.supervisor import unblock_sigterm
+from serving_proxy.authentication import check_listen
 
 _STOP_S = 5
 
@@ -32,17 +37,19 @@ def run(config: Path, *, supervised: bool) -> int:
     clock = SystemClock()
     database = build_database(settings)
     try:
-        database.create_tables()
+        endpoints = open_endpoint_store(settings, database, clock)
+        keys = CurrentKeys(KeyStore(database, clock))
+        check_listen(settings.console.host, keys(), "console.host")
         store = ExperimentStore(database, clock)
         experiments = [store.register(experiment).experiment for experiment in build_experiments(settings)]
         app = create_console(
             ConsoleServices(
-                catalog=build_catalog(settings),
+                catalog=build_catalog(settings, endpoints),
                 database=database,
                 experiments=experiments,
                 experiment_store=store,
                 queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
-                endpoints=[_summary(endpoint) for endpoint in settings.endpoints],
+                endpoints=EndpointSummaries(endpoints, clock),
                 run_history=RunHistory(database, clock),
                 reports_dir=settings.reports_dir,
                 clock=clock,
@@ -50,7 +57,7 @@ def run(config: Path, *, supervised: bool) -> int:
             )
         )
         uvicorn.run(
-            app,
+            ConsoleAccess(app, keys, clock),
             host=settings.console.host,
             port=settings.console.port,
             log_config=None,
@@ -64,19 +71,3 @@ def run(config: Path, *, supervised: bool) -> int:
 
 def _url(settings: Settings) -> str:
     return f"http://{settings.proxy.host}:{settings.proxy.port}"
-
-
-def _summary(endpoint: EndpointSettings) -> EndpointSummary:
-    traffic = endpoint.config.traffic_config
-    shares = (
-        {route.served_entity_name: route.traffic_percentage for route in traffic.routes} if traffic else {}
-    )
-    entities = endpoint.config.served_entities
-    if traffic is None:
-        shares = {entities[0].name: 100.0}
-    return EndpointSummary(
-        endpoint.name,
-        tuple(
-            EntitySummary(entity.name, entity.entity_version, shares.get(entity.name)) for entity in entities
-        ),
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.analysis import Analyzer
 from experiments.store import ExperimentStore
 from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.experiments import build_experiments
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
@@ -25,10 +26,10 @@ def run(config: Path, name: str) -> int:
         raise Missing(f"there is no experiment '{name}'.", fix=f"Use one of: {known}.")
     database = build_database(settings)
     try:
-        database.create_tables()
+        endpoints = open_endpoint_store(settings, database, SystemClock())
         store = ExperimentStore(database, SystemClock())
         experiment = store.register(experiments[name]).experiment
-        tables = build_catalog(settings).tables(experiment.endpoint)
+        tables = build_catalog(settings, endpoints).tables(experiment.endpoint)
         report = Analyzer(tables, store, SystemClock()).analyze(experiment)
     finally:
         database.dispose()

@@ -1,38 +1,39 @@
-"""``servelens proxy``: one worker of the data plane."""
+"""``servelens proxy``: one worker of the data plane, with the control plane beside it."""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 
+from fastapi import APIRouter
+
 from collector.spool import Durability
-from servelens.assembly.endpoints import build_snapshot
+from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import build_endpoint_store
+from servelens.assembly.endpoints import build_endpoint
+from servelens.assembly.experiments import build_experiments
+from servelens.clock import SystemClock
+from servelens.control import api as control_api
+from servelens.control.api import ControlPlane
+from servelens.control.open_metrics import LastMinute
+from servelens.control.proxy_workers import ProxyWorkers
+from servelens.control.refusals import DatabricksRoute
+from servelens.control.snapshot_source import SnapshotSource
+from servelens.control.stored_settings import Secrets
+from servelens.keys import api as keys_api
+from servelens.keys.current import CurrentKeys
+from servelens.keys.store import KeyStore
 from servelens.processes.lifecycle import start
 from servelens.settings import Settings
-from servelens.settings_file import load_settings
+from servelens.settings_file import load_settings, secrets_of_environment
 from servelens.supervisor import unblock_sigterm
-from serving_proxy.app import ProxyConfig, serve
+from serving_proxy.access import require
+from serving_proxy.app import Parts, ProxyConfig, serve
+from serving_proxy.authentication import Keys, check_listen
 from serving_proxy.limits import Limits
+from serving_proxy.publication import read_others
 from serving_proxy.routing import Snapshot
-
-
-class SnapshotFile:
-    """The snapshot of a settings file: given at the first call, and again whenever the file has changed.
-
-    A change of endpoints, routes or experiments is live within a refresh; everything else waits for a restart.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-
-    def __call__(self) -> Snapshot | None:
-        status = self._path.stat()
-        seen = (status.st_mtime_ns, status.st_size)
-        if seen == self._seen:
-            return None
-        snapshot = build_snapshot(load_settings(self._path))
-        self._seen = seen
-        return snapshot
 
 
 def run(config: Path, slot: str, *, supervised: bool) -> int:
@@ -40,7 +41,52 @@ def run(config: Path, slot: str, *, supervised: bool) -> int:
     settings = load_settings(config)
     start(slot, supervised=supervised)
     unblock_sigterm()
-    return serve(_worker(settings, slot), SnapshotFile(config))
+    database = build_database(settings)
+    try:
+        database.create_tables()
+        clock = SystemClock()
+        store = build_endpoint_store(settings, database, clock)
+        key_store = KeyStore(database, clock)
+        keys = CurrentKeys(key_store)
+        check_listen(settings.proxy.host, keys())
+        workers = ProxyWorkers(database, clock)
+        secrets = Secrets(secrets_of_environment())
+        source = SnapshotSource(
+            config,
+            load_settings,
+            store,
+            workers,
+            build_endpoint,
+            build_experiments,
+            secrets,
+            clock,
+            worker=f"{socket.gethostname()}/{slot}",
+            keys=keys,
+        )
+        minute = LastMinute(lambda: read_others(settings.spool_directory, "", now_us=clock.now_us()), clock)
+
+        def load() -> Snapshot | None:
+            minute.tick()
+            return source()
+
+        def mount(parts: Parts) -> Sequence[APIRouter]:
+            def current() -> Keys:
+                return parts.snapshot().keys
+
+            admin = require("admin", current, clock)
+            control = ControlPlane(store, workers, secrets, build_endpoint, lambda: source.experiments)
+            return [
+                control_api.router(control, minute, admin, parts.snapshot, parts.published),
+                keys_api.router(key_store, current, clock, route_class=DatabricksRoute),
+                control_api.not_offered(admin),
+            ]
+
+        try:
+            return serve(_worker(settings, slot), load, mount)
+        finally:
+            source.leave()
+    finally:
+        database.dispose()
 
 
 def _worker(settings: Settings, slot: str) -> ProxyConfig:
@@ -58,4 +104,5 @@ def _worker(settings: Settings, slot: str) -> ProxyConfig:
         limits=Limits(max_body_bytes=proxy.max_body_bytes),
         graceful_s=proxy.drain_s,
         log_invocations=proxy.canonical_log,
+        rate_limit_url=proxy.rate_limit_url.get_secret_value() if proxy.rate_limit_url else None,
     )

@@ -22,6 +22,7 @@ from experiments.analysis import Analyzer
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
 from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.experiments import build_experiments
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
@@ -41,8 +42,9 @@ def run(config: Path, *, supervised: bool, once: bool) -> int:
     stop = stop_on_signals()
     database = build_database(settings)
     try:
-        database.create_tables()
-        schedule = Schedule(build_jobs(settings, build_catalog(settings), database, SystemClock(), stop))
+        clock = SystemClock()
+        catalog = build_catalog(settings, open_endpoint_store(settings, database, clock))
+        schedule = Schedule(build_jobs(settings, catalog, database, clock, stop))
         if once:
             results = schedule.run_once()
             for result in results:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from servelens.assembly.keys import check_addresses
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from servelens.supervisor import Program, Supervisor
@@ -17,6 +18,7 @@ from servelens.supervisor import Program, Supervisor
 def run(config: Path) -> int:
     """Run until Ctrl-C or SIGTERM: proxies end first, then the collector drains the spool, then the rest."""
     settings = load_settings(config)
+    check_addresses(settings)  # here, since a worker that refuses would be started again and again
     return asyncio.run(_run(settings, config))
 
 

@@ -1,0 +1,258 @@
+"""A worker's snapshots: the file reconciled, the database followed, and nothing wrong that takes the rest along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.experiment import Experiment
+from servelens.assembly.endpoints import build_endpoint
+from servelens.assembly.experiments import build_experiments
+from servelens.clock import ManualClock
+from servelens.control.proxy_workers import BEAT_S, ProxyWorkers, WorkerState
+from servelens.control.snapshot_source import SnapshotSource
+from servelens.control.store import EndpointStore
+from servelens.control.stored_endpoint import StoredEndpoint
+from servelens.control.stored_settings import Secrets
+from servelens.database import Database
+from servelens.endpoint_settings import EndpointSettings
+from servelens.errors import InvalidSettings, Unavailable
+from servelens.settings import ExperimentSettings, Settings
+from servelens.settings_file import load_settings
+from serving_proxy.authentication import NO_KEYS, Keys
+from serving_proxy.routing import Snapshot
+from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, settings
+
+
+@dataclass
+class Worker:
+    """A worker's source, with the file and the database that it follows."""
+
+    file: Path
+    database: Database
+    clock: ManualClock
+    environment: dict[str, str] = field(default_factory=dict)
+    keys: Keys = NO_KEYS
+    name: str = "a/proxy-0"
+
+    def __post_init__(self) -> None:
+        self.store = EndpointStore(self.database, self.clock)
+        self.workers = ProxyWorkers(self.database, self.clock)
+        self.source = SnapshotSource(
+            self.file,
+            load_settings,
+            self.store,
+            self.workers,
+            build_endpoint,
+            self._experiments,
+            Secrets(self.environment),
+            self.clock,
+            worker=self.name,
+            keys=lambda: self.keys,
+        )
+        self._writes = 0
+        self.more: list[ExperimentSettings] = []
+
+    def _experiments(self, loaded: Settings) -> tuple[Experiment, ...]:
+        return build_experiments(loaded.model_copy(update={"experiments": [*loaded.experiments, *self.more]}))
+
+    def write(self, *endpoints: dict[str, Any], **more: Any) -> None:
+        self.file.write_text(yaml.safe_dump({"data_dir": "data", "endpoints": list(endpoints), **more}))
+        self._writes += 1
+        os.utime(self.file, (self._writes, self._writes))
+
+    def next(self) -> Snapshot:
+        snapshot = self.source()
+        assert snapshot is not None
+        return snapshot
+
+    def change(self, name: str, *entities: dict[str, Any]) -> None:
+        def to(old: StoredEndpoint) -> EndpointSettings:
+            return settings(name, *entities)
+
+        self.store.update(name, to, by="ann", action="config")
+
+
+def block(name: str, *entities: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "config": {"served_entities": list(entities) or [backend()]}}
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
+    database.create_tables()
+    worker = Worker(tmp_path / "servelens.yaml", database, ManualClock(datetime(2026, 5, 1, tzinfo=UTC)))
+    worker.write(block("chat"))
+    yield worker
+    database.dispose()
+
+
+def test_the_files_endpoints_are_served_and_then_nothing_is_new(worker: Worker) -> None:
+    snapshot = worker.next()
+    assert list(snapshot.endpoints) == ["chat"]
+    assert snapshot.endpoints["chat"].config_version == 1
+    assert worker.source() is None
+
+
+def test_a_change_by_api_is_followed_and_what_did_not_change_is_the_same_object(worker: Worker) -> None:
+    worker.write(block("chat"), block("embed"))
+    first = worker.next()
+    worker.change("chat", backend("other"))
+    worker.store.create(settings("made"), by="ann")
+    second = worker.next()
+    assert list(second.endpoints) == ["chat", "embed", "made"]
+    assert list(second.endpoints["chat"].entities) == ["other"]
+    assert second.endpoints["chat"].config_version == 2
+    assert second.endpoints["embed"] is first.endpoints["embed"]
+    worker.store.delete("made", by="ann", check=lambda _: None)
+    assert list(worker.next().endpoints) == ["chat", "embed"]
+
+
+def test_a_change_of_the_file_is_followed(worker: Worker) -> None:
+    worker.next()
+    worker.write(block("embed"))
+    assert list(worker.next().endpoints) == ["embed"]
+
+
+def test_two_workers_see_the_same(worker: Worker) -> None:
+    other = Worker(worker.file, worker.database, worker.clock, name="a/proxy-1")
+    worker.next()
+    other.next()
+    worker.write(block("chat", backend("new")))
+    assert worker.next().endpoints["chat"] == other.next().endpoints["chat"]
+    assert other.store.get("chat").config_version == 2
+
+
+def test_a_wrong_file_leaves_all_as_it_was_and_is_said_until_it_is_right(worker: Worker) -> None:
+    worker.next()
+    worker.write(block("chat", backend("a"), backend("b")))
+    for _ in range(2):
+        with pytest.raises(InvalidSettings, match="traffic_config"):
+            worker.source()
+    worker.change("chat", backend("by-api"))
+    assert list(worker.next().endpoints["chat"].entities) == ["by-api"]
+    with pytest.raises(InvalidSettings, match="traffic_config"):
+        worker.source()
+    worker.file.unlink()
+    with pytest.raises(InvalidSettings, match="cannot be read"):
+        worker.source()
+    worker.write(block("chat", backend("right")))
+    assert list(worker.next().endpoints["chat"].entities) == ["right"]
+
+
+def test_a_wrong_file_at_the_start_is_the_end(worker: Worker) -> None:
+    worker.file.write_text("endpoints: 5")
+    with pytest.raises(InvalidSettings):
+        worker.source()
+
+
+def test_a_file_with_what_no_worker_could_serve_is_wrong(worker: Worker) -> None:
+    worker.next()
+    worker.write(block("chat", {**backend(), "overrides": {"body": {"stream": True}}}))
+    with pytest.raises(InvalidSettings, match="stream"):
+        worker.source()
+    assert worker.store.get("chat").config_version == 1
+
+
+def test_without_the_database_the_old_snapshot_stays(worker: Worker, tmp_path: Path) -> None:
+    worker.next()
+    worker.source()
+    worker.database.dispose()
+    files = [path for path in tmp_path.iterdir() if path.name.startswith("servelens.db")]
+    away = tmp_path / "away"
+    away.mkdir()
+    for path in files:
+        path.rename(away / path.name)
+    (tmp_path / "servelens.db").mkdir()
+    with pytest.raises(Unavailable):
+        worker.source()
+    assert list(worker.source.snapshot.endpoints) == ["chat"]
+    (tmp_path / "servelens.db").rmdir()
+    for path in files:
+        (away / path.name).rename(path)
+    worker.change("chat", backend("after"))
+    assert list(worker.next().endpoints["chat"].entities) == ["after"]
+
+
+def test_an_endpoint_that_cannot_be_built_stays_as_it_was_and_harms_no_other(worker: Worker) -> None:
+    worker.next()
+    locked = openai_model(openai_api_key_plaintext=REFERENCE)
+    worker.change("chat", locked)
+    worker.store.create(settings("lost", locked), by="ann")
+    worker.store.create(settings("made"), by="ann")
+    snapshot = worker.next()
+    assert list(snapshot.endpoints) == ["chat", "made"]
+    assert list(snapshot.endpoints["chat"].entities) == ["champion"]
+    with pytest.raises(InvalidSettings, match=r"'lost'.*SERVELENS_SECRET_LLM_OPENAI"):
+        worker.source()
+    (state,) = worker.workers.live()
+    assert set(state.failing) == {"chat", "lost"}
+
+
+def test_a_reference_is_resolved_from_the_environment(worker: Worker) -> None:
+    worker.environment["SERVELENS_SECRET_LLM_OPENAI"] = "sk-live"
+    worker.write(block("chat", openai_model(openai_api_key_plaintext=REFERENCE)))
+    (entity,) = worker.next().endpoints["chat"].served_entities
+    assert entity.backend.api_key == "sk-live"
+    assert "sk-live" not in str(worker.store.get("chat").settings)
+
+
+def test_an_experiment_that_does_not_fit_does_not_run_and_harms_no_endpoint(worker: Worker) -> None:
+    arms = {
+        "control": {"served_entity": "champion", "weight": 50},
+        "treatments": [{"served_entity": "challenger", "weight": 50}],
+    }
+    worker.more = [
+        ExperimentSettings.model_validate({"name": "broken", "endpoint": "chat", **arms}),
+        ExperimentSettings.model_validate({"name": "fine", "endpoint": "embed", **arms}),
+    ]
+    worker.write(block("chat"), {**block("embed"), "config": _both()})
+    snapshot = worker.next()
+    assert {name: each.name for name, each in snapshot.experiments.items()} == {"embed": "fine"}
+    with pytest.raises(InvalidSettings, match=r"'broken' does not run.*'challenger'"):
+        worker.source()
+
+
+def _both() -> dict[str, Any]:
+    split = [
+        {"served_entity_name": "champion", "traffic_percentage": 50},
+        {"served_entity_name": "challenger", "traffic_percentage": 50},
+    ]
+    return {
+        "served_entities": [backend(), backend("challenger")],
+        "traffic_config": {"routes": split},
+    }
+
+
+def test_new_keys_make_a_new_snapshot(worker: Worker) -> None:
+    worker.next()
+    assert worker.source() is None
+    worker.keys = replace(NO_KEYS, required=True)
+    worker.clock.advance(0.5)
+    assert worker.next().keys.required
+    assert worker.source() is None
+
+
+def test_a_worker_says_what_it_serves_only_after_it_has_taken_it_over(worker: Worker) -> None:
+    worker.next()
+    assert worker.workers.live() == []
+    worker.source()
+    assert worker.workers.live() == [WorkerState("a/proxy-0", 1)]
+    worker.change("chat", backend("new"))
+    worker.next()
+    assert worker.workers.live() == [WorkerState("a/proxy-0", 1)]
+    worker.source()
+    assert worker.workers.live() == [WorkerState("a/proxy-0", 2)]
+    for _ in range(20):
+        worker.clock.advance(BEAT_S)
+        worker.source()
+    assert worker.workers.live() == [WorkerState("a/proxy-0", 2)]
+    worker.source.leave()
+    assert worker.workers.live() == []
