@@ -81,7 +81,11 @@ class System:
                 stderr=subprocess.STDOUT,
                 env=dict(os.environ, PYTHONWARNINGS="default"),
             )
-        urls = {"proxy": self.proxy_url, "console": self.console_url}
+        urls = {
+            "proxy": self.proxy_url,
+            "console": self.console_url,
+            "collector": self.collector_url,
+        }
         try:
             for name in self.wait_for:
                 wait_until(lambda name=name: self._ready(urls[name]), START_LIMIT_S, f"{name} is ready")  # type: ignore[misc]

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 
 import httpx
 import openai
-import polars as pl
 import pytest
 
 from tests.integration.backend_process import backend_process, endpoint
+from tests.integration.recorded import by_id, recorded
 from tests.integration.system import System, wait_until
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
-    with backend_process() as url, System(folder, [endpoint("chat", url)], wait_for=("proxy",)) as running:
+    with (
+        backend_process() as url,
+        System(folder, [endpoint("chat", url)], wait_for=("proxy", "collector")) as running,
+    ):
         yield running
 
 
@@ -29,17 +32,7 @@ def client(system: System) -> Iterator[openai.OpenAI]:
 
 def row(system: System, request_id: str) -> dict[str, object]:
     """The record of one request, once it is readable; fails after the five seconds that are promised."""
-    table = system.tables("chat").payload
-    found: list[dict[str, object]] = []
-
-    def readable() -> bool:
-        rows = table.scan().filter(pl.col("databricks_request_id") == request_id).collect()
-        found.extend(rows.iter_rows(named=True))
-        return bool(found)
-
-    wait_until(readable, 5, "the record is readable in the table")
-    assert len(found) == 1
-    return found[0]
+    return recorded(system, "chat", by_id(request_id), within_s=5)
 
 
 def test_chat(system: System, client: openai.OpenAI) -> None:
