@@ -2,8 +2,8 @@
 benchmarks.instant_backend``.
 
 Answers every POST with a 600-byte chat completion at once, or, when the body asks for a stream, with 32
-chunks 2 ms apart and ``[DONE]``. It reads no more of HTTP than wrk, nginx and our proxy send. Prints its
-port.
+chunks 2 ms apart and ``[DONE]``; other gateways also ask for its health and its models. It reads no more
+of HTTP than wrk, nginx, our proxy and those gateways send. Prints its port.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CHUNKS = 32
 CHUNK_PAUSE_S = 0.002
 
 
-def chat_body(*, stream: bool) -> bytes:
+def chat_body(*, stream: bool, model: str = "chat") -> bytes:
     """The request of the benchmark, 600 bytes."""
     body: dict[str, Any] = {
-        "model": "chat",
+        "model": model,
         "messages": [{"role": "user", "content": ""}],
         "temperature": 0.7,
     }
@@ -32,6 +32,12 @@ def chat_body(*, stream: bool) -> bytes:
     missing = 600 - len(json.dumps(body))
     body["messages"][0]["content"] = ("What is the capital of France, and why? " * 20)[:missing]
     return json.dumps(body).encode()
+
+
+def _with_head(body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    )
 
 
 def _answer() -> bytes:
@@ -45,13 +51,15 @@ def _answer() -> bytes:
         "usage": {"prompt_tokens": 100, "completion_tokens": 60, "total_tokens": 160},
     }
     message["content"] = ("Paris is the capital of France. " * 20)[: 600 - len(json.dumps(answer))]
-    body = json.dumps(answer).encode()
-    return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-    )
+    return _with_head(json.dumps(answer).encode())
 
 
 _ANSWER = _answer()
+_MODELS = _with_head(
+    json.dumps(
+        {"object": "list", "data": [{"id": "chat", "object": "model", "owned_by": "benchmark"}]}
+    ).encode()
+)
 _EVENT = json.dumps(
     {
         "id": "chatcmpl-1",
@@ -67,6 +75,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _STREAM_CHUNK = _chunk(b"data: " + _EVENT + b"\n\n")
 _STREAM_END = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -91,6 +100,14 @@ class _Connection(asyncio.Protocol):
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
             start = head.find(b"content-length:") + 15
+            if start < 15:  # a GET, or a body in chunks
+                is_get = head.startswith(b"get")
+                last = end + 4 if is_get else self._buffer.find(_LAST_CHUNK, end) + len(_LAST_CHUNK)
+                if last < end:
+                    return
+                self._buffer = self._buffer[last:]
+                self._transport.write(_MODELS if is_get else _ANSWER)
+                continue
             stop = head.find(b"\r\n", start)
             size = end + 4 + int(head[start : stop if stop >= 0 else end])
             if len(self._buffer) < size:

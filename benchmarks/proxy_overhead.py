@@ -20,72 +20,31 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 
 import uvloop
 
+from benchmarks.contenders import start_backend, start_nginx, start_proxy
 from benchmarks.instant_backend import chat_body
+from benchmarks.measuring import (
+    LOAD_CORE,
+    PATH,
+    Server,
+    Unusable,
+    check_machine,
+    cpu_seconds,
+    measure_load,
+    print_machine,
+    wrk_script,
+)
 
-PATH = "/v1/chat/completions"
-PROXY_CORE, LOAD_CORE = 0, 1
 STREAMS_AT_ONCE = 32
 LATENCY_RATE = 200
-TICKS = os.sysconf("SC_CLK_TCK")
-
-NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log warn; user root;
-events {{ worker_connections 1024; }}
-http {{
-  log_format bodies escape=json '{{"time":"$time_iso8601","id":"$request_id","status":$status,'
-    '"duration":$request_time,"upstream":"$upstream_response_time","bytes":$body_bytes_sent,'
-    '"request":"$request_body"}}';
-  access_log {folder}/bodies.log bodies;
-  client_body_buffer_size 64k; client_max_body_size 16m; keepalive_requests 10000000;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 10000000; }}
-  proxy_http_version 1.1; proxy_set_header Connection "";
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://backend; }} }}
-  server {{ listen 127.0.0.1:{stream_port}; proxy_buffering off; location / {{ proxy_pass http://backend;
-  }} }} }}
-"""
-
-WRK = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "Bearer sk-benchmark"
-wrk.body = [=[{body}]=]
-done = function(summary, latency, requests)
-  local e = summary.errors
-  local failed = e.connect + e.read + e.write + e.status + e.timeout
-  io.write(string.format("RESULT %d %d %d\\n", summary.requests, summary.duration, failed))
-end
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A proxy under test (or the backend itself): where it listens and what it costs."""
-
-    name: str
-    port: int
-    stream_port: int
-    process: subprocess.Popen[bytes]
-
-
-class Unusable(Exception):
-    """The benchmark cannot run here; the message is one line for a person."""
 
 
 def main() -> int:
@@ -105,23 +64,12 @@ def main() -> int:
     return 0
 
 
-def check_machine() -> None:
-    for program, package in (("nginx", "nginx"), ("wrk", "wrk"), ("taskset", "util-linux")):
-        if shutil.which(program) is None:
-            raise Unusable(f"{program} is not installed (Debian package {package!r})")
-    available = os.sched_getaffinity(0)
-    if not {PROXY_CORE, LOAD_CORE} <= available:
-        raise Unusable(
-            f"cores {PROXY_CORE} and {LOAD_CORE} are needed, this process may use {sorted(available)}"
-        )
-
-
 def run(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
     """All rounds; prints tables, gives the numbers of the last line."""
     print_machine()
     os.sched_setaffinity(0, {LOAD_CORE})
     script = folder / "call.lua"
-    script.write_text(WRK.format(body=chat_body(stream=False).decode()))
+    script.write_text(wrk_script(chat_body(stream=False)))
     calls: dict[str, list[tuple[float, float]]] = {"nginx": [], "servelens": []}
     streams: dict[str, list[float]] = {"nginx": [], "servelens": []}
     waits: dict[str, list[tuple[float, float]]] = {"direct": [], "nginx": [], "servelens": []}
@@ -182,24 +130,10 @@ def report(
 
 def measure_calls(server: Server, script: Path, seconds: float) -> tuple[float, float]:
     """CPU µs per call, and calls per second, at saturation."""
-    before = cpu_seconds(server.process.pid)
-    done = subprocess.run(
-        [
-            *("taskset", "-c", str(LOAD_CORE), "wrk", "-t1", "-c32", f"-d{max(1, round(seconds))}s"),
-            *("-s", str(script), f"http://127.0.0.1:{server.port}{PATH}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    used = cpu_seconds(server.process.pid) - before
-    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
-    if line is None:
-        raise Unusable(f"wrk gave no result: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
-    count, micros, failed = (int(field) for field in line.split()[1:])
-    if failed or not count:
-        raise Unusable(f"{server.name}: {failed} of {count} calls failed")
-    return used / count * 1e6, count / (micros / 1e6)
+    load = measure_load(server, script, seconds)
+    if load.failed:
+        raise Unusable(f"{server.name}: {load.failed} calls failed")
+    return load.cpu_us, load.per_second
 
 
 def measure_streams(server: Server, seconds: float) -> float:
@@ -271,115 +205,6 @@ def _http(body: bytes, port: int) -> bytes:
         f"Authorization: Bearer sk-benchmark\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-def cpu_seconds(pid: int) -> float:
-    """User + system time of a process and all its descendants, waited-for ones included."""
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        number = int(path.parent.name)
-        parents[number] = int(fields[1])
-        ticks[number] = sum(int(field) for field in fields[11:15])
-
-    def belongs(number: int) -> bool:
-        while number in parents and number != pid:
-            number = parents[number]
-        return number == pid
-
-    return sum(count for number, count in ticks.items() if belongs(number)) / TICKS
-
-
-@contextmanager
-def start_backend(folder: Path) -> Iterator[Server]:
-    with _process(
-        [sys.executable, "-m", "benchmarks.instant_backend"], LOAD_CORE, folder / "backend"
-    ) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline() or 0)
-        if not port:
-            raise Unusable("the benchmark's backend did not start")
-        yield Server("direct", port, port, process)
-
-
-@contextmanager
-def start_nginx(folder: Path, backend: int) -> Iterator[Server]:
-    port, stream_port = free_port(), free_port()
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, backend=backend, port=port, stream_port=stream_port))
-    with _process(
-        ["nginx", "-p", str(folder), "-c", str(config)], PROXY_CORE, folder / "nginx.log"
-    ) as process:
-        wait_for(port, process, folder / "nginx.log")
-        yield Server("nginx", port, stream_port, process)
-
-
-@contextmanager
-def start_proxy(folder: Path, backend: int) -> Iterator[Server]:
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "benchmarks.proxy_under_test", "--port", str(port)),
-        *("--backend", f"http://127.0.0.1:{backend}", "--spool", str(folder / "spool")),
-    ]
-    with _process(command, PROXY_CORE, folder / "proxy.log") as process:
-        wait_for(port, process, folder / "proxy.log")
-        yield Server("servelens", port, port, process)
-
-
-@contextmanager
-def _process(command: Sequence[str], core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, stderr=errors
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    lines = log.read_text(errors="replace").strip().splitlines()
-    raise Unusable(f"{log.stem} did not start: {lines[-1] if lines else 'no message'}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def print_machine() -> None:
-    version = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr.strip()
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    print(
-        f"machine: {model}, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, uvloop {uvloop.__version__}, {version}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Our proxy as the benchmarks run it: one worker with the spool on, an endpoint ``chat`` with two
-entities and an experiment, so that routing and assignment are paid for: ``python -m
-benchmarks.proxy_under_test``.
+"""Our proxy as the benchmarks run it: ``python -m benchmarks.proxy_under_test``.
+
+One worker with everything on that a call has to pay for: API keys, an endpoint ``chat`` with two entities and an
+experiment, two redacted JSON paths (which the benchmark's bodies do not have, so they are searched for in both),
+metrics, and the spool at ``durability: process``.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ from pathlib import Path
 
 from experiments.experiment import Experiment, Variant
 from serving_proxy.app import ProxyConfig, serve
+from serving_proxy.authentication import Key, Keys, Requester, digest_of
 from serving_proxy.endpoint import Backend, Endpoint, Route, ServedEntity
+from serving_proxy.gateway import Gateway
 from serving_proxy.routing import Snapshot
+
+API_KEY = "sk-benchmark"
 
 
 def snapshot(backend: str) -> Snapshot:
@@ -21,7 +27,14 @@ def snapshot(backend: str) -> Snapshot:
         ServedEntity("champion", Backend((backend,))),
         ServedEntity("challenger", Backend((backend,))),
     )
-    endpoint = Endpoint("chat", entities, (Route("champion", 90), Route("challenger", 10)))
+    endpoint = Endpoint(
+        "chat",
+        entities,
+        (Route("champion", 90), Route("challenger", 10)),
+        gateway=Gateway(redact_paths=("$.user", "$.metadata.email")),
+    )
+    requester = Requester("benchmark", frozenset({"invoke"}), "1")
+    keys = Keys({digest_of(API_KEY.encode()): Key(requester)}, required=True)
     experiment = Experiment(
         name="ab",
         endpoint="chat",
@@ -30,7 +43,7 @@ def snapshot(backend: str) -> Snapshot:
         primary_metric="latency_ms",
         unit="request",
     )
-    return Snapshot.of([endpoint], [experiment])
+    return Snapshot.of([endpoint], [experiment], keys)
 
 
 def main() -> int:

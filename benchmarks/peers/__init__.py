@@ -1,0 +1,1 @@
+"""Other gateways that the benchmark runs beside ours, one module each."""
