@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from collector.segment import FRAME_BYTES, frame, payload_crc
+from collector.segment import FRAME_BYTES, frame
 from collector.segment_file import MAX_BUFFERS
 from servelens.errors import ServelensError
 
@@ -62,7 +62,7 @@ class HandOver:
         self._progress = threading.Condition(self._lock)
         self._group = Group()
         self._full_groups: deque[Group] = deque()
-        self._handed_over = 0
+        self._settled = 0
         self._flushers = 0
         self._stopping = False
         self._sleeping = False
@@ -73,9 +73,7 @@ class HandOver:
 
     def put(self, payload: bytes, callback: Callback | None) -> int:
         """Frame a payload and queue it: its offset, or ``-1`` when there is no room (it counts as dropped)."""
-        marker = self._marker
         size = FRAME_BYTES + len(payload) + _OVERHEAD_BYTES
-        partial_crc = payload_crc(marker, payload)
         with self._lock:
             if self.waiting_bytes + size > self.room:
                 self.dropped += 1
@@ -85,13 +83,12 @@ class HandOver:
                 return -1
             offset = self.next_offset
             group = self._group
-            group.frames.append(frame(marker, payload, partial_crc, offset))
+            group.frames.append(frame(self._marker, payload, offset))
             group.callbacks.append(callback)
             group.size += size
             self.next_offset = offset + 1
             self.waiting_bytes += size
             self.pending += 1
-            self._handed_over += 1
             if len(group.frames) == MAX_BUFFERS or group.size >= _GROUP_BYTES:
                 self._full_groups.append(group)
                 self._group = Group()
@@ -113,11 +110,11 @@ class HandOver:
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until what was handed over before is settled or abandoned; ``False`` after ``timeout_s`` seconds."""
         with self._lock:
-            goal = self._handed_over
+            goal = self._settled + self.pending
             self._flushers += 1
             self.hurry.set()
             self._rouse()
-            done = self._progress.wait_for(lambda: self._handed_over - self.pending >= goal, timeout_s)
+            done = self._progress.wait_for(lambda: self._settled >= goal, timeout_s)
             self._flushers -= 1
             if not self._flushers and not self._stopping:
                 self.hurry.clear()
@@ -136,8 +133,10 @@ class HandOver:
     @property
     def stopped(self) -> bool:
         """Whether :meth:`stop` was called and nothing waits."""
+        if not self._stopping:
+            return False
         with self._lock:
-            return self._stopping and not self.pending
+            return not self.pending
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until there is something to take or to hurry for; ``False`` when the time passes without."""
@@ -166,6 +165,7 @@ class HandOver:
     def settle(self, count: int, size: int, room: int) -> None:
         """``count`` records are stored: give their ``size`` bytes back, and grant ``room`` from now on."""
         with self._lock:
+            self._settled += count
             self.pending -= count
             self.waiting_bytes -= size
             self._grant(room)
@@ -190,6 +190,7 @@ class HandOver:
             self._group = Group()
             self.next_offset = next_offset
             self.dropped += len(lost)
+            self._settled += self.pending
             self.pending = 0
             self.waiting_bytes = 0
             self.room = -1

@@ -342,7 +342,10 @@ class SpoolWriter:
 
     def _maintain(self, *, idle: bool) -> None:
         now = self._clock.monotonic()
-        if now - self._maintained_at >= (_BUSY_TICK_S if self._troubled else _TICK_S):
+        is_due = now - self._maintained_at >= (_BUSY_TICK_S if self._troubled else _TICK_S)
+        if not (idle or is_due or self._log.failure is not None):
+            return  # what follows has just been done with the records
+        if is_due:
             self._maintained_at = now
             if self._log.failure is not None:
                 if self._log.reopen():

@@ -15,7 +15,6 @@ from collector.segment import (
     SegmentHeader,
     frame,
     frame_marker,
-    payload_crc,
     segment_name,
 )
 from collector.worker_directory import Counters, WorkerDirectory
@@ -28,7 +27,7 @@ WORKER = "proxy-0-0123456789abcdef"
 
 def framed(offset: int, payload: bytes = b"payload") -> bytes:
     marker = frame_marker(WORKER)
-    return frame(marker, payload, payload_crc(marker, payload), offset)
+    return frame(marker, payload, offset)
 
 
 def spool_of(directory: Path, *segments: range, worker: str = WORKER) -> Path:

@@ -20,7 +20,6 @@ from collector.segment import (
     frame,
     frame_marker,
     parse_segment_name,
-    payload_crc,
     segment_name,
 )
 from servelens.errors import CorruptFrame, Invalid
@@ -33,7 +32,7 @@ payload_lists = st.lists(st.binary(max_size=300), min_size=1, max_size=12)
 
 
 def framed(payload: bytes, offset: int, marker: int = MARKER) -> bytes:
-    return frame(marker, payload, payload_crc(marker, payload), offset)
+    return frame(marker, payload, offset)
 
 
 def segment_of(payloads: list[bytes]) -> bytes:
