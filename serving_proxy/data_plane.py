@@ -103,10 +103,10 @@ class DataPlane:
             client,
             request,
             request_id,
-            origin=head.origin,
-            started_s=clock.monotonic(),
-            request_time_us=self._ids.last_us,
-            drain_left=self.limits.drain_bytes,
+            clock.monotonic(),
+            head.origin,
+            self._ids.last_us,
+            self.limits.drain_bytes,
         )
         self.live.add(relay)
         failure = head.refusal or request.failure
@@ -189,7 +189,9 @@ class DataPlane:
                 self.admission.used(endpoint, record.requester, tokens)
             privacy = endpoint.privacy
         if not privacy.is_open:
-            kept = privacy.kept(record, is_json=relay.is_json)
+            kept = privacy.kept(
+                record, None if relay.invocation is None else relay.invocation.body, relay.answer
+            )
         if self._log_line is not None:
             self._log_line(record, kept, relay.usage)
         if kept is None:

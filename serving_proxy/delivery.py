@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from servelens.errors import ServelensError
-from serving_proxy.answer_head import JSON_LINES, answer_head
+from serving_proxy.answer_head import JSON_LINES, answer_head, entity_lines, whole_answer
 from serving_proxy.endpoint import ServedEntity
-from serving_proxy.event_end import EventEnd
+from serving_proxy.event_end import EventEnd, Sight
 from serving_proxy.failure import Failure
+from serving_proxy.first_token import carries_token
 from serving_proxy.request import Client, Request
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Delivery:
     client: Client | None
     request: Request
     request_id: str
+    started_s: float
     entity: ServedEntity | None = field(default=None, init=False)
     """Who answers: the chosen one, or the one it fell back to."""
     deadline: float = field(default=math.inf, init=False)
@@ -41,6 +43,7 @@ class Delivery:
     status: int = field(default=0, init=False)
     error_type: str | None = field(default=None, init=False)
     is_stream: bool = field(default=False, init=False)
+    first_token_s: float | None = field(default=None, init=False)
     client_disconnected: bool = field(default=False, init=False)
     recorded: bool = field(default=False, init=False)
     kept: list[bytes] | None = field(default_factory=list, init=False)
@@ -106,7 +109,11 @@ class Delivery:
             body = held[0] if len(held) == 1 else b"".join(held)
             self._held = []
             self._head_released = True
-            client.write(self._head(None if self.status in _WITHOUT_BODY else len(body)) + body)
+            request = self.request
+            if self.status in _WITHOUT_BODY or request.head.is_http10 or not request.keep_alive:
+                client.write(self._head(None if self.status in _WITHOUT_BODY else len(body)) + body)
+            else:
+                client.write(whole_answer(self.status, self._lines, self._own_lines(), self.request_id, body))
             self._release_end()
         else:
             if self._held:
@@ -116,6 +123,28 @@ class Delivery:
                 self._release_end()
             else:
                 self.deadline = self._plane.horizon_s + _AFTER_DONE_S
+
+    def _on_event_data(self, data: bytes, framed: bytes | None) -> None:
+        """A piece of a stream, and the chunk that it came as, if it did."""
+        assert self.client is not None
+        if self.first_token_s is None and carries_token(data):
+            self.first_token_s = self._plane.clock.monotonic() - self.started_s
+        if self.recorded and not self._released:
+            self._held.append(data)
+            return
+        if not self.recorded and self._event_end is not None:
+            sight = self._event_end.look(data)
+            if sight is not Sight.NOTHING:
+                self._held.append(data)
+                if sight is Sight.COMPLETE:
+                    self._finish()
+                return
+        if not self._chunked:
+            self.client.write(data)
+        elif framed is not None:
+            self.client.write(framed)
+        else:
+            self.client.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _release_head(self) -> None:
         self._head_released = True
@@ -162,18 +191,18 @@ class Delivery:
         self.durable(None)
 
     def _head(self, length: int | None) -> bytes:
-        lines = self._lines
-        if self.entity is not None and self.request.head.target.api == "invocations":
-            lines += b"served-model-name: %b\r\n" % self.entity.name.encode()  # where Databricks' SDK looks
         return answer_head(
             self.status,
-            lines,
+            self._lines + self._own_lines(),
             self.request_id,
-            None if self.entity is None else self.entity.name,
             length=length,
             chunked=self._chunked,
             close=self.request.head.is_http10 or not self.request.keep_alive,
         )
+
+    def _own_lines(self) -> bytes:
+        entity = self.entity
+        return b"" if entity is None else entity_lines(entity.name, self.request.head.target.api)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data

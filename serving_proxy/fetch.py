@@ -114,6 +114,9 @@ class _Exchange:
             self._connection.abandon()
             self._end(_Lost(Loss.INVALID, "the answer is too long"))
 
+    def on_chunk(self, data: bytes, framed: bytes) -> None:
+        self.on_data(data)
+
     def on_end(self) -> None:
         self._end(Fetched(self._status, self._fields, b"".join(self._pieces)))
 

@@ -15,39 +15,19 @@ value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
 
 from servelens.errors import Invalid, Missing
 from serving_proxy.endpoint import Endpoint
+from serving_proxy.request_body import MAX_IDENTIFIER, Identifier, RequestBody
 from serving_proxy.routing import Identity, Snapshot
 from serving_proxy.target import Kind, Target
 from serving_proxy.trace_context import trace_id
 
-_MAX_IDENTIFIER: Final = 512
 _MAX_TAGS: Final = 32
-_Identifier = Annotated[str, msgspec.Meta(max_length=_MAX_IDENTIFIER)]
-
-
-class _Body(msgspec.Struct, gc=False):
-    """The fields of a request body that the proxy looks at; ``Raw`` fields are only asked whether they
-    are there.
-    """
-
-    model: _Identifier | None = None
-    stream: bool | None = None
-    user: _Identifier | None = None
-    safety_identifier: _Identifier | None = None
-    client_request_id: _Identifier | None = None
-    messages: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    metadata: msgspec.Raw = msgspec.Raw()
-
-
-_decode_body = msgspec.json.Decoder(_Body).decode
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +49,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     wants_stream: bool
     client_request_id: str | None
     identity: Identity
+    body: RequestBody | None
+    """What was read; ``None`` when the body has more than that in it."""
 
 
 def read_origin(fields: Mapping[bytes, bytes]) -> Origin:
@@ -95,7 +77,7 @@ def read_invocation(
     try:
         if not body.isascii():
             body.decode()
-        fields = _decode_body(body)
+        fields = snapshot.read_body(body)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$.")
         raise Invalid(f"{problem}.", field=where.rstrip("`") or "body") from error
@@ -122,6 +104,7 @@ def read_invocation(
         fields.stream is True,
         fields.client_request_id or origin.client_request_id,
         Identity(request_id, origin.unit, user, origin.session_id),
+        None if target.api == "infer" else fields,
     )
 
 
@@ -131,7 +114,7 @@ _ORIGIN_HEADERS: Final = frozenset(
 )
 
 
-def _kind_of(fields: _Body) -> Kind:
+def _kind_of(fields: RequestBody) -> Kind:
     """What a body on ``/invocations`` is."""
     if bytes(fields.messages):
         return "chat"
@@ -141,7 +124,7 @@ def _kind_of(fields: _Body) -> Kind:
 
 
 class _Metadata(msgspec.Struct, gc=False):
-    user_id: _Identifier | None = None
+    user_id: Identifier | None = None
 
 
 _decode_metadata = msgspec.json.Decoder(_Metadata).decode
@@ -161,7 +144,7 @@ def _choices(snapshot: Snapshot) -> str:
 
 
 def _text(value: bytes | None) -> str | None:
-    return value[:_MAX_IDENTIFIER].decode("utf-8", "replace") if value else None
+    return value[:MAX_IDENTIFIER].decode("utf-8", "replace") if value else None
 
 
 def _tags(value: bytes) -> dict[str, str]:

@@ -15,8 +15,11 @@ import msgspec
 from collector.record import Record
 from servelens.errors import InvalidSettings
 from serving_proxy.gateway import Gateway
+from serving_proxy.members import lacks, reader
 from serving_proxy.redaction import REDACTION_FAILED, Redaction, pseudonym
+from serving_proxy.request_body import RequestBody
 from serving_proxy.sampling import is_sampled
+from serving_proxy.usage import Answer
 
 PAYLOAD_NOT_LOGGED: Final = "PAYLOAD_NOT_LOGGED"
 """On a record of an endpoint whose bodies are not to be kept."""
@@ -54,7 +57,14 @@ class Privacy:
             self._logging == "full" and self._fraction == 1.0 and not self._redaction and not self._headers
         )
         """Whether everything may be kept, so that nobody need ask."""
+        names = self._redaction.members if self._redaction is not None else None
+        self.redacted_members = names or frozenset()
+        """With what members of a body's top level the redacted paths begin, where they all begin with one."""
+        self.read_answer = reader(Answer, self.redacted_members)
+        """Reads an answer, with those members."""
         self._is_plain = self._logging == "full" and self._fraction == 1.0 and not self._headers
+        self._request_lacks = lacks(RequestBody, names) if names else _cannot_tell
+        self._answer_lacks = lacks(Answer, names) if names else _cannot_tell
 
     @classmethod
     def of_all(cls, gateways: Iterable[Gateway]) -> Privacy:
@@ -71,14 +81,19 @@ class Privacy:
             )
         )
 
-    def kept(self, record: Record, *, is_json: bool = False) -> Record | None:
-        """The record as it may be kept; ``None`` when it may not be. ``is_json``: both bodies have been seen to be."""
+    def kept(
+        self, record: Record, asked: RequestBody | None = None, answer: Answer | None = None
+    ) -> Record | None:
+        """The record as it may be kept; ``None`` when it may not be. ``asked`` and ``answer``: what was read of the
+        bodies, where they have been seen to be JSON.
+        """
         redaction = self._redaction
         request, response = record.request, record.response
         if (
-            (is_json and self._is_plain and redaction is not None)
+            (asked is not None and answer is not None and self._is_plain and redaction is not None)
             and (request is not None and response is not None and not self._hides(record))
-            and (redaction.cannot_touch(request) and redaction.cannot_touch(response))
+            and (self._request_lacks(asked) or redaction.cannot_touch(request))
+            and (self._answer_lacks(answer) or redaction.cannot_touch(response))
         ):
             return record
         if self._logging == "off" or not is_sampled(record.shadow_of or record.request_id, self._fraction):
@@ -119,4 +134,8 @@ class Privacy:
 
 
 def _hides_nothing(*_names: str) -> bool:
+    return False
+
+
+def _cannot_tell(_body: object) -> bool:
     return False

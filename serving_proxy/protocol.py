@@ -231,7 +231,6 @@ class DataPlaneProtocol(HttpToolsProtocol):
 
     def finished(self, *, close: bool) -> None:
         self._relay = None
-        self.server_state.total_requests += 1
         self._next(close=close)
 
     def cut(self) -> None:

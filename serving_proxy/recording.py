@@ -26,11 +26,12 @@ def record_of(relay: Relay, now_s: float) -> Record:
     payload_limit = relay.payload_limit
     body = relay.request.body
     head = relay.request.head
-    is_infer = head.target.api == "infer"
-    is_redacted = is_infer and relay.invocation is not None and relay.invocation.endpoint.gateway.redact_paths
+    invocation = relay.invocation
+    is_redacted = False
     if relay.error_type in _WITHOUT_PAYLOAD:
         body = None
-    elif is_infer and body is not None:
+    elif head.target.api == "infer" and body is not None:
+        is_redacted = invocation is not None and bool(invocation.endpoint.gateway.redact_paths)
         body, code = readable(body, head.fields, payload_limit, tensors=not is_redacted)
         codes = [] if code is None else [code]
     elif body is None or len(body) > payload_limit:
@@ -49,7 +50,6 @@ def record_of(relay: Relay, now_s: float) -> Record:
             response, code = without_tensors(response)
             codes = codes if code is None or code in codes else [*codes, code]
     origin = relay.origin
-    invocation = relay.invocation
     choice = relay.choice
     entity = relay.entity
     endpoint = None if invocation is None else invocation.endpoint
@@ -68,7 +68,7 @@ def record_of(relay: Relay, now_s: float) -> Record:
     return Record(
         relay.request_id,
         relay.request_time_us,
-        relay.sent_status,
+        relay.sent_status if relay.client_disconnected else relay.status,
         round((now_s - relay.started_s) * 1e6),
         UNROUTED if endpoint is None else endpoint.name,
         head.target.api,

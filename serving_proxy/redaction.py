@@ -28,6 +28,7 @@ _MAX_DEPTH: Final = 64
 _OBJECT, _ARRAY, _STRING = b'{["'
 _MAY_FOLLOW_A_KEY: Final = (b":", b" ", b"\t", b"\r", b"\n")
 _DONE: Final = b"[DONE]"
+_LAST_EVENT: Final = b"\n\ndata: [DONE]\n\n"
 _FIRST_OF_JSON: Final = b'{["-0123456789tfn'
 _OTHER_FIELDS: Final = (b"event:", b"id:", b"retry:", b":")
 _FIELDS: Final = (b"data:", *_OTHER_FIELDS)
@@ -48,28 +49,22 @@ class Redaction:
     def __init__(self, paths: Iterable[str]) -> None:
         parsed = [parse_path(path) for path in paths]
         self._whole = _Rules(parsed, b"[ \t\r\n]*:")
-        self._streamed = _Rules([also for path in parsed for also in streamed_paths(path)], b"")
-        names = {
-            next((step.name for step in reversed(path) if step.name is not None), None) for path in parsed
-        }
-        plain = [name for name in names if name is not None and not _MAY_BE_ESCAPED.search(name)]
-        self._last_keys = tuple(f'"{name}"'.encode() for name in plain) if len(plain) == len(names) else None
+        streamed = [also for path in parsed for also in streamed_paths(path)]
+        self._streamed = _Rules(streamed, b"")
+        self.members = (
+            None
+            if any(path[0].name is None or path[0].below for path in parsed)
+            else (frozenset(path[0].name for path in parsed if path[0].name is not None))
+        )
+        """The members of the top level that the paths lead through; ``None`` when a path can lead through any."""
+        self._last_keys = _last_keys(parsed)
+        self._last_streamed_keys = _last_keys(streamed)
 
     def cannot_touch(self, body: bytes) -> bool:
         """Whether ``body``, which is known to be JSON, lacks the last key of every path; a quick look that may say no for
         nothing.
         """
-        keys = self._last_keys
-        if keys is None or (b"\\" in body and b"\\u" in body):
-            return False
-        for key in keys:
-            at = body.find(key)
-            while at >= 0:  # as a value it is harmless
-                at += len(key)
-                if body[at : at + 1] in _MAY_FOLLOW_A_KEY:
-                    return False
-                at = body.find(key, at)
-        return True
+        return _has_none(body, self._last_keys)
 
     def apply(self, body: bytes) -> bytes | None:
         """The body, one JSON document or the server-sent events of a stream, without the values; the same object when
@@ -81,7 +76,8 @@ class Redaction:
         try:
             if not start or start in _FIRST_OF_JSON:
                 return self._whole.document(body)
-            if not self._streamed.root.leads_into(body) and _is_plain_stream(body):
+            lacks = _has_none(body, self._last_streamed_keys) or not self._streamed.root.leads_into(body)
+            if lacks and _is_plain_stream(body):
                 return body
             return _events(body, self._streamed)
         except _UNREADABLE:
@@ -237,10 +233,36 @@ class _Rules:
         return msgspec.Raw(_encode(items))
 
 
+def _last_keys(paths: Iterable[Path]) -> tuple[bytes, ...] | None:
+    """The last key of each path as it stands in JSON; ``None`` when a path has none, or one with several spellings."""
+    names = {next((step.name for step in reversed(path) if step.name is not None), None) for path in paths}
+    plain = [name for name in names if name is not None and not _MAY_BE_ESCAPED.search(name)]
+    return tuple(f'"{name}"'.encode() for name in plain) if len(plain) == len(names) else None
+
+
+def _has_none(body: bytes, keys: tuple[bytes, ...] | None) -> bool:
+    """Whether none of these keys occurs, in JSON that has no escapes in which they could hide."""
+    if keys is None or (b"\\" in body and b"\\u" in body):
+        return False
+    for key in keys:
+        at = body.find(key)
+        while at >= 0:  # as a value it is harmless
+            at += len(key)
+            if body[at : at + 1] in _MAY_FOLLOW_A_KEY:
+                return False
+            at = body.find(key, at)
+    return True
+
+
 def _is_plain_stream(body: bytes) -> bool:
     """Whether the data lines of a stream are JSON, all together."""
     if not body.endswith(b"\n\n"):
         return False
+    if body.startswith(b"data: "):  # as nearly always: events of one line each
+        last = -len(_LAST_EVENT) if body.endswith(_LAST_EVENT) else -2
+        events = body[6:last].replace(b"\n\ndata: ", b",")
+        if b"\n" not in events and b"\r" not in events:
+            return _is_json_list(events)
     lines: list[bytes] = []
     for line in body.split(b"\n"):
         if line.startswith(b"data:"):
@@ -249,8 +271,12 @@ def _is_plain_stream(body: bytes) -> bool:
             return False
     if lines and lines[-1].strip() == _DONE:
         lines.pop()
+    return _is_json_list(b",".join(lines))
+
+
+def _is_json_list(items: bytes) -> bool:
     try:
-        _check_json(b"[%b]" % b",".join(lines))
+        _check_json(b"[%b]" % items)
     except _UNREADABLE:
         return False
     return True

@@ -22,14 +22,13 @@ from serving_proxy.answer_filter import AnswerFilter
 from serving_proxy.answer_head import header_lines
 from serving_proxy.concurrency import Place
 from serving_proxy.delivery import Delivery
-from serving_proxy.event_end import EventEnd, Sight
+from serving_proxy.event_end import EventEnd
 from serving_proxy.failure import ANSWER_TO, Failure, failure_of, lateness
-from serving_proxy.first_token import carries_token
 from serving_proxy.invocation import Invocation, Origin
 from serving_proxy.replicas import Replica
 from serving_proxy.routing import Choice
 from serving_proxy.upstream import AnswerHead, Connection, Loss
-from serving_proxy.usage import Usage, read_stream_usage, read_usage, usage_of
+from serving_proxy.usage import Answer, Usage, read_answer, read_stream_usage, read_usage
 
 if TYPE_CHECKING:
     from serving_proxy.concurrency import Cancellable, Gate
@@ -45,7 +44,6 @@ class Relay(Delivery):
     """One invocation from its first byte to its record. Listens to the backend and writes to the client."""
 
     origin: Origin
-    started_s: float
     request_time_us: int
     drain_left: int
     invocation: Invocation | None = None
@@ -65,9 +63,8 @@ class Relay(Delivery):
     attempt_started_s: float = 0.0
     shadow_of: str | None = None
     payload_limit: int = DEFAULT_PAYLOAD_LIMIT
-    first_token_s: float | None = None
     usage: Usage | None = None
-    is_json: bool = False  # request and answer have been seen to be
+    answer: Answer | None = None  # what was read of a whole one
     _kept_bytes: int = 0
     _tail: deque[bytes] | None = None  # of an answer too long to be kept: its usage stands at the end
     _connection: Connection | None = None
@@ -147,7 +144,13 @@ class Relay(Delivery):
                 return
         self._take(data)
 
-    def _take(self, data: bytes) -> None:
+    def on_chunk(self, data: bytes, framed: bytes) -> None:
+        if self.filter is None:
+            self._take(data, framed)
+        else:
+            self.on_data(data)
+
+    def _take(self, data: bytes, framed: bytes | None = None) -> None:
         """Bytes as the client is to get them."""
         if self.kept is not None and not self.recorded:
             self._kept_bytes += len(data)
@@ -165,7 +168,7 @@ class Relay(Delivery):
             return
         self._wait_on()
         if self.is_stream:
-            self._on_event_data(data)
+            self._on_event_data(data, framed)
         else:
             self._held.append(data)
             self._held_bytes += len(data)
@@ -325,24 +328,6 @@ class Relay(Delivery):
             self._held_bytes = 0
 
     # What follows from it.
-    def _on_event_data(self, data: bytes) -> None:
-        assert self.client is not None
-        if self.first_token_s is None and carries_token(data):
-            self.first_token_s = self._plane.clock.monotonic() - self.started_s
-        if self.recorded:
-            if self._released:
-                self.client.write(self._framed(data))
-            else:
-                self._held.append(data)
-            return
-        sight = Sight.NOTHING if self._event_end is None else self._event_end.look(data)
-        if sight is Sight.NOTHING:
-            self.client.write(self._framed(data))
-            return
-        self._held.append(data)
-        if sight is Sight.COMPLETE:
-            self._finish()
-
     def _done(self) -> None:
         self._plane.done(self)
 
@@ -366,9 +351,9 @@ class Relay(Delivery):
         if self.content_encoding is not None or not self.request.head.target.answers_json:
             return False
         body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        assert self.invocation is not None
         try:
-            self.usage = usage_of(body)
-            self.is_json = True
+            self.answer, self.usage = read_answer(body, self.invocation.endpoint.privacy.read_answer)
         except (msgspec.DecodeError, RecursionError):
             what = f"answered 200 without JSON: {body[:80].decode('utf-8', 'replace')!r}"
             self.fail(self._upstream_failure("upstream_invalid", 502, what))

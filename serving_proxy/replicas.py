@@ -51,6 +51,7 @@ class Replica:
         self._starts: dict[tuple[bytes, str, str | None], bytes] = {}
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
+        self._now_s = loop.time()  # as of the last look at who is idle
 
     def start_of(self, operation: bytes, api: str, api_key: str | None) -> bytes:
         """The head of a request up to what differs between invocations.
@@ -98,7 +99,7 @@ class Replica:
         if len(self._idle) >= self._max_idle:
             connection.abandon()
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self._now_s
         self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -106,9 +107,11 @@ class Replica:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def close_idle(self, before: float) -> None:
-        """Close connections that have been idle since before that loop time."""
-        for connection in [each for each in self._idle if each.idle_since < before]:
+    def close_idle(self, idle_s: float = 0.0) -> None:
+        """Close connections that have been idle for so long, give or take the time between two calls of this."""
+        self._now_s = self._loop.time()
+        before = self._now_s - idle_s
+        for connection in [each for each in self._idle if each.idle_since <= before]:
             connection.abandon()
 
     def close(self) -> None:

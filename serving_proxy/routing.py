@@ -19,7 +19,9 @@ from servelens.errors import InvalidSettings, Missing
 from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.endpoint import Endpoint, ServedEntity
 from serving_proxy.gateway import Gateway
+from serving_proxy.members import reader
 from serving_proxy.privacy import Privacy
+from serving_proxy.request_body import ReadRequest, RequestBody
 
 _KEEPS_ALL: Final = Privacy(Gateway())
 
@@ -35,6 +37,12 @@ class Snapshot:
     keys: Keys = NO_KEYS
     unrouted_privacy: Privacy = _KEEPS_ALL
     """What may be recorded of calls that reach no endpoint."""
+    read_body: ReadRequest = field(init=False, repr=False, compare=False)
+    """Reads a request's body, with the members that some endpoint redacts."""
+
+    def __post_init__(self) -> None:
+        redacted = {name for each in self.endpoints.values() for name in each.privacy.redacted_members}
+        object.__setattr__(self, "read_body", reader(RequestBody, redacted))
 
     @classmethod
     def of(

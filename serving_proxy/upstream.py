@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import httptools
 
 from serving_proxy.answer_head import header_lines
+from serving_proxy.plain_chunk import chunk_data
 from serving_proxy.repeated_head import RepeatedHead
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Listener(Protocol):
     def on_sent(self, connection: Connection) -> None: ...
     def on_head(self, head: AnswerHead, length: int | None) -> None: ...
     def on_data(self, data: bytes) -> None: ...
+    def on_chunk(self, data: bytes, framed: bytes) -> None:
+        """The same as ``on_data``, of a chunk that is also given as it came."""
+        ...
+
     def on_end(self) -> None: ...
     def on_whole(self, head: AnswerHead, body: bytes) -> None:
         """All three at once, for an answer with status 200 that came in one piece."""
@@ -103,6 +108,8 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._length: int | None = None
         self._pieces: list[bytes] = []
+        self._chunk_ended = False
+        self._between_chunks = False
 
     def send(self, request: bytes, listener: Listener) -> None:
         """Send a whole request; the connection must be idle."""
@@ -143,6 +150,11 @@ class Connection(asyncio.Protocol):
         if listener is None:  # bytes that nobody asked for
             self.abandon()
             return
+        if self._between_chunks:
+            chunk = chunk_data(data)
+            if chunk is not None:
+                listener.on_chunk(chunk, data)
+                return
         if not self._begun:
             repeated = self.replica.repeated
             if repeated is not None:
@@ -160,6 +172,7 @@ class Connection(asyncio.Protocol):
             problem = str(error)
         except httptools.HttpParserUpgrade:
             problem = "it switched to another protocol"
+        self._between_chunks = self._chunk_ended and data.endswith(b"\r\n")  # not in the next one's size
         if not self._pieces and not self._complete:
             self._without_body += len(data)
             if self._without_body > _MAX_WITHOUT_BODY and problem is None:
@@ -244,7 +257,14 @@ class Connection(asyncio.Protocol):
         if not self._complete:
             self._pieces.append(body)
 
+    def on_chunk_header(self) -> None:
+        self._chunk_ended = False
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_ended = True
+
     def on_message_complete(self) -> None:
+        self._chunk_ended = False
         if self._head_done and not self._complete:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from math import inf
 
 from servelens.clock import Clock, SystemClock
 from serving_proxy.endpoint import Endpoint, ServedEntity
@@ -89,13 +88,12 @@ class Upstreams:
             self._past_refused += group.line.refused
         used = {url for group in self._groups.values() for url in group.entity.backend.urls}
         for url in [url for url, each in self._replicas.items() if url not in used and not each.outstanding]:
-            self._replicas.pop(url).close_idle(inf)
+            self._replicas.pop(url).close_idle()
 
     def tidy(self) -> None:
         """Close what nobody has used for a while, and compare the replicas. Called now and then."""
-        before = self.loop.time() - self._idle_s
         for replica in self._replicas.values():
-            replica.close_idle(before)
+            replica.close_idle(self._idle_s)
         for group in self._groups.values():
             group.tidy()
 

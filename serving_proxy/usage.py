@@ -9,7 +9,7 @@ nonsense is one that does not count.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -35,8 +35,13 @@ class _Counts(msgspec.Struct, gc=False):
     cache_read_input_tokens: int | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
+class Answer(msgspec.Struct, gc=False):
+    """The member of an answer that is read."""
+
     usage: _Counts | None = None
+
+
+ReadAnswer = Callable[[bytes], Answer]
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -45,36 +50,37 @@ class _Event(msgspec.Struct, gc=False):
     """
 
     usage: _Counts | None = None
-    response: _Answer | None = None
-    message: _Answer | None = None
+    response: Answer | None = None
+    message: Answer | None = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def usage_of(body: bytes) -> Usage | None:
-    """The usage of a whole answer. Raises :class:`msgspec.DecodeError` when it is not JSON, RecursionError when it
-    is nested too deep to tell.
+def read_answer(body: bytes, read: ReadAnswer = _decode_answer) -> tuple[Answer | None, Usage | None]:
+    """A whole answer, where it is an object with a proper ``usage`` or none, and its usage. Raises
+    :class:`msgspec.DecodeError` when it is not JSON, RecursionError when it is nested too deep to tell.
     """
     try:
-        counts = _decode_answer(body).usage
+        answer = read(body)
     except msgspec.ValidationError:  # JSON, as far as it was read
         _skim(body)
-        return None
+        return None, None
+    counts = answer.usage
     if counts is None:
-        return None
+        return answer, None
     tokens_in, tokens_out = counts.prompt_tokens, counts.completion_tokens
     if tokens_in is None or tokens_out is None or not (0 <= tokens_in <= _MOST and 0 <= tokens_out <= _MOST):
-        return _pair(*_input_output(counts))
-    return tokens_in, tokens_out
+        return answer, _pair(*_input_output(counts))
+    return answer, (tokens_in, tokens_out)
 
 
 def read_usage(body: bytes) -> Usage | None:
     """The usage of a whole answer, if it says one. Never raises."""
     try:
-        return usage_of(body)
+        return read_answer(body)[1]
     except (msgspec.DecodeError, RecursionError):
         return None
 

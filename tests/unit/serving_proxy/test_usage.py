@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_proxy.usage import read_stream_usage, read_usage, usage_of
+from serving_proxy.usage import read_answer, read_stream_usage, read_usage
 
 
 def event(data: object, name: str | None = None) -> bytes:
@@ -45,7 +45,7 @@ EXACT = {"input_tokens": 7, "output_tokens": 11}
 )
 def test_of_a_whole_answer(answer: object, usage: tuple[int, int] | None) -> None:
     body = json.dumps(answer).encode()
-    assert usage_of(body) == usage
+    assert read_answer(body)[1] == usage
     assert read_usage(body) == usage
 
 
@@ -54,7 +54,7 @@ def test_of_a_whole_answer(answer: object, usage: tuple[int, int] | None) -> Non
 )
 def test_what_is_no_json_is_told_apart(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, RecursionError)):
-        usage_of(body)
+        read_answer(body)
     assert read_usage(body) is None
 
 
