@@ -98,7 +98,8 @@ class Relay(Delivery):
         self._ended = True
         self.kept = [body]
         self._held = [body]
-        if not self._is_garbage():
+        is_seen = self.client is not None and head.content_encoding is None
+        if not (is_seen and self.request.head.target.answers_json) or self._is_understood(body):
             self._finish()
 
     def on_head(self, head: AnswerHead, length: int | None) -> None:
@@ -345,20 +346,23 @@ class Relay(Delivery):
             self._plane.record(self)
 
     def _is_garbage(self) -> bool:
-        """Whether a whole answer that says 200 is not JSON; the client has been told in plain words then."""
+        """Whether a whole answer that says 200 is not JSON."""
         if self.status != 200 or self._head_released or self.client is None:
             return False
         if self.content_encoding is not None or not self.request.head.target.answers_json:
             return False
-        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        return not self._is_understood(b"".join(self._held))
+
+    def _is_understood(self, body: bytes) -> bool:
+        """Read the answer; when it is not JSON, the client is told in plain words."""
         assert self.invocation is not None
         try:
             self.answer, self.usage = read_answer(body, self.invocation.endpoint.privacy.read_answer)
         except (msgspec.DecodeError, RecursionError):
             what = f"answered 200 without JSON: {body[:80].decode('utf-8', 'replace')!r}"
             self.fail(self._upstream_failure("upstream_invalid", 502, what))
-            return True
-        return False
+            return False
+        return True
 
     def _abandon(self, error_type: str = "upstream_timeout") -> None:
         """Wait for nothing more. ``error_type``: why, for an attempt that has not been answered."""

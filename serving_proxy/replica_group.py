@@ -55,6 +55,7 @@ class ReplicaGroup:
         self.replicas = tuple(replicas)
         self._health = entity.backend.health
         self._order = deque(replicas)
+        self._only = replicas[0] if len(replicas) == 1 else None
         self.configuration = object()
         """Another one with each change of the configuration."""
         self.unchanged = unchanged_operations(entity)
@@ -63,6 +64,9 @@ class ReplicaGroup:
         """A usable replica that has not been ``tried``, any when none is usable; ``None`` when there is none. It may
         have as many calls outstanding as it may have.
         """
+        only = self._only
+        if only is not None and only.health.usable and not tried:
+            return only
         order = self._order
         order.rotate(-1)
         best = None
