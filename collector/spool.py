@@ -71,6 +71,7 @@ class SpoolWriter:
     ) -> None:
         self.worker_id = worker_id
         self.durability = durability
+        self._at_once = durability is Durability.MEMORY
         self._log = log  # the writer thread's own from here on
         self._queue = HandOver(
             frame_marker(worker_id), limit=buffer_bytes, next_offset=log.next_offset, dropped=dropped
@@ -177,7 +178,7 @@ class SpoolWriter:
         except (TypeError, ValueError, OverflowError) as error:
             self._queue.refuse()
             raise Invalid(f"the record cannot be encoded: {error}", field="record") from error
-        at_once = self.durability is Durability.MEMORY
+        at_once = self._at_once
         offset = self._queue.put(payload, None if at_once else loop_callback)
         if offset < 0:
             raise self._refusal(len(payload))
@@ -299,7 +300,7 @@ class SpoolWriter:
         else:
             before = self._clock.monotonic()
             if self._queue.wait(_BUSY_TICK_S if self._troubled else _TICK_S):
-                if self.durability is Durability.MEMORY:
+                if self._at_once:
                     self._queue.hurry.wait(_LINGER_S)
                 elif self._clock.monotonic() - before < _BUSY_S:
                     self._polls = _POLLS

@@ -19,6 +19,7 @@ from experiments.experiment import Assignment, Experiment
 __all__ = ["Assignment", "assign", "bucket"]
 
 _UNIT_INTERVAL = 2.0**-53
+_from_bytes = int.from_bytes
 
 
 def bucket(salt: str, unit: str) -> float:
@@ -27,7 +28,7 @@ def bucket(salt: str, unit: str) -> float:
     # Lone surrogates reach us from headers and JSON escapes; such a unit is as good as any other.
     state.update(unit.encode("utf-8", "surrogatepass"))
     # 53 bits, because 64 would round up to 1.0 for the highest hashes.
-    return (int.from_bytes(state.digest()) >> 11) * _UNIT_INTERVAL
+    return (_from_bytes(state.digest()) >> 11) * _UNIT_INTERVAL
 
 
 @lru_cache(maxsize=4096)

@@ -134,7 +134,7 @@ class Delivery:
             return
         if not self.recorded and self._event_end is not None:
             sight = self._event_end.look(data)
-            if sight is not Sight.NOTHING:
+            if sight is not None:
                 self._held.append(data)
                 if sight is Sight.COMPLETE:
                     self._finish()

@@ -8,9 +8,8 @@ check again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -180,7 +179,7 @@ class Route:
     traffic_percentage: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A name that applications call. ``payload_limit_bytes`` bounds each of the two bodies kept on the
     record; ``config_version`` counts the changes of its configuration.
@@ -193,14 +192,25 @@ class Endpoint:
     config_version: int = 1
     gateway: Gateway = field(default_factory=Gateway)
     shadows: tuple[Shadow, ...] = ()
+    entities: Mapping[str, ServedEntity] = field(init=False, repr=False, compare=False)
+    """The served entities by name."""
+    privacy: Privacy = field(init=False, repr=False, compare=False)
+    """What of an invocation may be recorded."""
+    is_screened: bool = field(init=False, repr=False, compare=False)
+    """Whether there is anything to ask before an invocation may be forwarded."""
+    split: tuple[tuple[float, ServedEntity, float], ...] = field(init=False, repr=False, compare=False)
+    """Upper edge in (0, 1], entity and share of each route that gets traffic."""
 
     def __post_init__(self) -> None:
         _check_name(self.name, "endpoints.name")
-        self.privacy  # noqa: B018 - built now, so that a wrong path is refused with the configuration
-        if self.gateway.input_guardrails is not None:  # and here, because the first takes 0.2 s
-            screen_of(self.gateway.input_guardrails, "input")
-        if self.gateway.output_guardrails is not None:
-            screen_of(self.gateway.output_guardrails, "output")
+        gateway = self.gateway
+        self._derive("entities", {entity.name: entity for entity in self.served_entities})
+        self._derive("privacy", Privacy(gateway))
+        self._derive("is_screened", bool(gateway.rate_limits or gateway.input_guardrails))
+        if gateway.input_guardrails is not None:  # here, because the first takes 0.2 s
+            screen_of(gateway.input_guardrails, "input")
+        if gateway.output_guardrails is not None:
+            screen_of(gateway.output_guardrails, "output")
         for shadow in self.shadows:
             if shadow.served_entity not in self.entities:
                 raise InvalidSettings(
@@ -228,32 +238,21 @@ class Endpoint:
                 field="routes.traffic_percentage",
                 fix="Make the shares add up to 100, none below 0.",
             )
+        self._derive("split", _split(self.routes, self.entities))
 
-    @cached_property
-    def entities(self) -> Mapping[str, ServedEntity]:
-        """The served entities by name."""
-        return {entity.name: entity for entity in self.served_entities}
+    def _derive(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
-    @cached_property
-    def privacy(self) -> Privacy:
-        """What of an invocation may be recorded."""
-        return Privacy(self.gateway)
 
-    @cached_property
-    def is_screened(self) -> bool:
-        """Whether there is anything to ask before an invocation may be forwarded."""
-        gateway = self.gateway
-        return bool(gateway.rate_limits or gateway.input_guardrails)
-
-    @cached_property
-    def split(self) -> tuple[tuple[float, ServedEntity, float], ...]:
-        """Upper edge in (0, 1], entity and share of each route that gets traffic."""
-        routes = [route for route in self.routes if route.traffic_percentage > 0]
-        edges = accumulate(route.traffic_percentage / 100.0 for route in routes)
-        return tuple(
-            (edge, self.entities[route.served_entity], route.traffic_percentage / 100.0)
-            for edge, route in zip(edges, routes, strict=True)
-        )
+def _split(
+    routes: Iterable[Route], entities: Mapping[str, ServedEntity]
+) -> tuple[tuple[float, ServedEntity, float], ...]:
+    used = [route for route in routes if route.traffic_percentage > 0]
+    edges = accumulate(route.traffic_percentage / 100.0 for route in used)
+    return tuple(
+        (edge, entities[route.served_entity], route.traffic_percentage / 100.0)
+        for edge, route in zip(edges, used, strict=True)
+    )
 
 
 def _is_address(url: str) -> bool:

@@ -37,9 +37,8 @@ RESPONSE_END: Final = StreamEnd(
 
 
 class Sight(Enum):
-    """What a chunk brings: nothing special, the beginning of the last event, or all of it."""
+    """What a chunk brings of the last event: its beginning, or all of it."""
 
-    NOTHING = auto()
     BEGUN = auto()
     COMPLETE = auto()
 
@@ -54,7 +53,7 @@ class EventEnd:
         self._found = False
         self._tail = b"\n"
 
-    def look(self, data: bytes) -> Sight:
+    def look(self, data: bytes) -> Sight | None:
         """What this chunk has of the end."""
         end = self._end
         if self._found:
@@ -63,16 +62,16 @@ class EventEnd:
             return Sight.COMPLETE if _BLANK_LINE.search(window) else Sight.BEGUN
         if self._tail == b"\n" and data.endswith(b"\n"):  # whole lines, as nearly always
             if end.mark not in data:
-                return Sight.NOTHING
+                return None
             window = b"\n" + data
         else:
             window = self._tail + data
             self._tail = b"\n" if window.endswith(b"\n") else window[-_OVERLAP:]
             if end.mark not in window:
-                return Sight.NOTHING
+                return None
         match = end.line.search(window)
         if match is None:
-            return Sight.NOTHING
+            return None
         if not end.whole:
             return Sight.COMPLETE
         self._found = True

@@ -45,7 +45,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
     __slots__ = (
         *("deadline", "_limits", "_waiting", "_reading", "_relay", "_cycle", "_in_head", "_head_bytes"),
         *("_upgrade_offered", "_problem", "_lingering", "_lingered_bytes", "_stopping", "_advancing"),
-        *("_at_rest", "_repeatable", "_repeated"),
+        *("_at_rest", "_repeatable", "_repeated", "_plane"),
     )
     data_plane: DataPlane
 
@@ -58,7 +58,8 @@ class DataPlaneProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.deadline = math.inf
-        self._limits = self.data_plane.limits
+        self._plane = self.data_plane
+        self._limits = self._plane.limits
         self._waiting: deque[Request | tuple[RequestResponseCycle, ASGI3Application]] = deque()
         self._reading: Request | None = None
         self._relay: Relay | None = None
@@ -78,7 +79,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
     # What the transport tells.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        self.deadline = self.data_plane.horizon_s + self._limits.keep_alive_s
+        self.deadline = self._plane.horizon_s + self._limits.keep_alive_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = math.inf
@@ -145,7 +146,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
         self._in_head = True
         self._at_rest = False
         self._repeated = None
-        self.deadline = self.data_plane.horizon_s + self._limits.header_timeout_s
+        self.deadline = self._plane.horizon_s + self._limits.header_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else a trailer, which may not be taken for a header (RFC 9110 §6.5.1)
@@ -175,7 +176,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if target is None:
             self._reading = None
             self._begin_asgi()
-            self.deadline = self.data_plane.horizon_s + self._limits.body_timeout_s
+            self.deadline = self._plane.horizon_s + self._limits.body_timeout_s
             return
         keep_alive = parser.should_keep_alive()
         # Only a request that asks to close, or names its connection, can be of another version.
@@ -328,13 +329,13 @@ class DataPlaneProtocol(HttpToolsProtocol):
             return
         if not request.complete:
             request.keep_alive = False
-        relay = self.data_plane.invoke(self, request)
+        relay = self._plane.invoke(self, request)
         if relay.client is self:  # not answered already
             self._relay = relay
 
     def _await_body(self, request: Request) -> None:
         if self.deadline == math.inf:
-            self.deadline = self.data_plane.horizon_s + self._limits.body_timeout_s
+            self.deadline = self._plane.horizon_s + self._limits.body_timeout_s
         if request.expects_continue and not request.size:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.expects_continue = False
@@ -343,7 +344,7 @@ class DataPlaneProtocol(HttpToolsProtocol):
         if close or self._stopping:
             self._close()
             return
-        self.deadline = self.data_plane.horizon_s + self._limits.keep_alive_s
+        self.deadline = self._plane.horizon_s + self._limits.keep_alive_s
         if self._waiting or self._problem is not None or self.flow.read_paused:
             self._advance()
 
@@ -351,11 +352,11 @@ class DataPlaneProtocol(HttpToolsProtocol):
         """Close; with input still on its way, after taking it in, or a reset could destroy the answer."""
         self._waiting.clear()
         if self._at_rest and self._problem is None:
-            self.deadline = self.data_plane.horizon_s + self._limits.slow_reader_s
+            self.deadline = self._plane.horizon_s + self._limits.slow_reader_s
             self.transport.close()
             return
         self._lingering = True
-        self.deadline = self.data_plane.horizon_s + _LINGER_S
+        self.deadline = self._plane.horizon_s + _LINGER_S
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()

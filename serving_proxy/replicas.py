@@ -72,7 +72,7 @@ class Replica:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_open:
+            if connection.is_open():
                 return connection
         return None
 

@@ -132,11 +132,9 @@ def choose_served_entity(
         unit = unit_of(identity, experiment.unit)
         assignment = assign(experiment, unit)
         if assignment is not None:
-            variant = assignment.variant
+            variant, propensity = assignment
             entity = endpoint.entities[variant.served_entity]
-            return Choice(
-                entity, unit, assignment.propensity, experiment.name, variant.name, experiment.phase
-            )
+            return Choice(entity, unit, propensity, experiment.name, variant.name, experiment.phase)
     unit = unit_of(identity, "user")
     point = bucket(f"routes:{endpoint.name}", unit) if len(endpoint.split) > 1 else 0.0
     for edge, entity, share in endpoint.split:

@@ -9,7 +9,8 @@ URL that Databricks gives to clients. ``/serving-endpoints/{name}/invocations`` 
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -37,7 +38,8 @@ Kind = Literal["chat", "completions", "embeddings", "responses", "messages", "sc
 """What a body is."""
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """An operation: its ``api`` as the record has it, its dialect, and endpoint and served entity if the path
     names them. ``kind`` says what a body is where the path tells; ``answers_json`` is false where a whole
     answer may be something else.

@@ -45,7 +45,7 @@ class AnswerHead:
     the object again.
     """
 
-    __slots__ = ("_lines", "content_encoding", "fields", "headers", "is_event_stream", "status")
+    __slots__ = ("content_encoding", "fields", "headers", "is_event_stream", "lines", "status")
 
     def __init__(self, status: int, headers: Headers, fields: Fields) -> None:
         self.status = status
@@ -53,14 +53,8 @@ class AnswerHead:
         self.fields = fields
         self.content_encoding = fields.get(b"content-encoding")
         self.is_event_stream = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
-        self._lines: bytes | None = None
-
-    @property
-    def lines(self) -> bytes:
+        self.lines = header_lines(headers)
         """The fields as they go to a client."""
-        if self._lines is None:
-            self._lines = header_lines(self.headers)
-        return self._lines
 
 
 class Listener(Protocol):
@@ -119,19 +113,18 @@ class Connection(asyncio.Protocol):
         listener.on_sent(self)
         self._transport.write(request)
 
-    @property
     def is_open(self) -> bool:
         """Whether a request can be written: a transport closes some time before it says so."""
         return self._transport is not None and not self._transport.is_closing()
 
     def pause(self) -> None:
         """Take no more of the answer from the backend until :meth:`resume`."""
-        if not self._paused and self._transport is not None and self.is_open:
+        if not self._paused and self._transport is not None and self.is_open():
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and self._transport is not None and self.is_open:
+        if self._paused and self._transport is not None and self.is_open():
             self._paused = False
             self._transport.resume_reading()
 

@@ -31,5 +31,5 @@ def test_found_however_it_is_cut(before: bytes, line: bytes, cuts: set[int]) -> 
 @given(cut=st.integers(0, 40))
 def test_not_found_inside_a_text(text: bytes, cut: int) -> None:
     end = EventEnd(DONE)
-    assert end.look(text[:cut]) is Sight.NOTHING
-    assert end.look(text[cut:]) is Sight.NOTHING
+    assert end.look(text[:cut]) is None
+    assert end.look(text[cut:]) is None
