@@ -38,6 +38,7 @@ _LINGER_S: Final = 0.02
 _BUSY_S: Final = 0.001
 _POLL_S: Final = 0.001
 _POLLS: Final = 3
+_RUSH: Final = 4
 _TICK_S: Final = 1.0
 _BUSY_TICK_S: Final = 0.1
 _STALL_S: Final = 5.0
@@ -83,6 +84,7 @@ class SpoolWriter:
         self._disk_failure: str | None = None
         self._closing = False
         self._polls = 0
+        self._in_a_row = 0
         self._busy_since: float | None = None
         self._maintained_at = clock.monotonic()
         self._note_disk_state()
@@ -289,8 +291,9 @@ class SpoolWriter:
     def _next_groups(self) -> deque[Group]:
         """What has gathered; waits for something, but not longer than a tick.
 
-        When records come faster than one a millisecond, gathers for a millisecond without being woken:
-        waking a thread costs the loop more than framing a record.
+        When several records in a row have come within a millisecond, gathers for a millisecond without being
+        woken: waking a thread costs the loop more than framing a record. A pair of them is no rush: whatever came
+        next would wait for nothing.
         """
         if self._queue.hurry.is_set():
             pass
@@ -302,8 +305,12 @@ class SpoolWriter:
             if self._queue.wait(_BUSY_TICK_S if self._troubled else _TICK_S):
                 if self._at_once:
                     self._queue.hurry.wait(_LINGER_S)
-                elif self._clock.monotonic() - before < _BUSY_S:
-                    self._polls = _POLLS
+                elif self._clock.monotonic() - before >= _BUSY_S:
+                    self._in_a_row = 0
+                else:
+                    self._in_a_row += 1
+                    if self._in_a_row >= _RUSH:
+                        self._polls = _POLLS
         groups = self._queue.take()
         if groups and self._polls:
             self._polls = _POLLS
