@@ -15,7 +15,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from collector.gathering import Gathering
 from collector.hand_over import Callback, Group, HandOver
 from collector.record import Record, encode
 from collector.segment import frame_marker
@@ -34,11 +34,6 @@ from servelens.errors import Invalid, ServelensError, SpoolFull, Unavailable
 
 logger = logging.getLogger(__name__)
 
-_LINGER_S: Final = 0.02
-_BUSY_S: Final = 0.001
-_POLL_S: Final = 0.001
-_POLLS: Final = 3
-_RUSH: Final = 4
 _TICK_S: Final = 1.0
 _BUSY_TICK_S: Final = 0.1
 _STALL_S: Final = 5.0
@@ -77,14 +72,13 @@ class SpoolWriter:
         self._queue = HandOver(
             frame_marker(worker_id), limit=buffer_bytes, next_offset=log.next_offset, dropped=dropped
         )
+        self._gathering = Gathering(self._queue, clock, lingers=self._at_once)
         self._max_bytes = max_bytes
         self._buffer_bytes = buffer_bytes
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._disk_failure: str | None = None
         self._closing = False
-        self._polls = 0
-        self._in_a_row = 0
         self._busy_since: float | None = None
         self._maintained_at = clock.monotonic()
         self._note_disk_state()
@@ -277,7 +271,7 @@ class SpoolWriter:
     def _run(self) -> None:
         try:
             while not self._queue.stopped:
-                groups = self._next_groups()
+                groups = self._gathering.groups(_BUSY_TICK_S if self._troubled else _TICK_S)
                 self._busy_since = self._clock.monotonic()
                 if groups:
                     self._store(groups)
@@ -287,34 +281,6 @@ class SpoolWriter:
             self._drop("the spool's writer has stopped", [])
             self._log.save_counters(self.dropped, always=True)
             self._log.close()
-
-    def _next_groups(self) -> deque[Group]:
-        """What has gathered; waits for something, but not longer than a tick.
-
-        When several records in a row have come within a millisecond, gathers for a millisecond without being
-        woken: waking a thread costs the loop more than framing a record. A pair of them is no rush: whatever came
-        next would wait for nothing.
-        """
-        if self._queue.hurry.is_set():
-            pass
-        elif self._polls:
-            self._polls -= 1
-            time.sleep(_POLL_S)
-        else:
-            before = self._clock.monotonic()
-            if self._queue.wait(_BUSY_TICK_S if self._troubled else _TICK_S):
-                if self._at_once:
-                    self._queue.hurry.wait(_LINGER_S)
-                elif self._clock.monotonic() - before >= _BUSY_S:
-                    self._in_a_row = 0
-                else:
-                    self._in_a_row += 1
-                    if self._in_a_row >= _RUSH:
-                        self._polls = _POLLS
-        groups = self._queue.take()
-        if groups and self._polls:
-            self._polls = _POLLS
-        return groups
 
     @property
     def _troubled(self) -> bool:
