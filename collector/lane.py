@@ -22,6 +22,7 @@ from collector.table import Table
 from collector.worker_spool import Reading, WorkerSpool
 
 _CHUNK_ROWS = 5_000
+_CHUNK_BYTES = 8 << 20
 _UNFIT = (
     pa.ArrowException,
     ArithmeticError,
@@ -47,7 +48,7 @@ class Batch:
     """What has been gathered since ``opened`` (monotonic seconds), and where the reading stood before it.
 
     ``ends`` are the last offsets read per worker; ``reached`` also counts offsets behind them that no record
-    has.
+    has. ``size`` is in bytes of records, of which ``loose`` are not rows yet.
     """
 
     opened: float
@@ -59,6 +60,7 @@ class Batch:
     parts: dict[str, list[pa.Table]] = field(default_factory=dict)
     rows: int = 0
     size: int = 0
+    loose: int = 0
     oldest_us: int | None = None
 
     @property
@@ -108,9 +110,12 @@ class Lane:
         self.through[name] = self.batch.reached[name] = reading.position.next_offset - 1
         if reading.last_offset is not None:
             self.batch.ends[name] = reading.last_offset
+        large = self.batch.loose >= _CHUNK_BYTES
         for (uri, _), waiting in self.batch.waiting.items():
-            if len(waiting.records) >= _CHUNK_ROWS:
+            if large or len(waiting.records) >= _CHUNK_ROWS:
                 self._build(uri, waiting)
+        if large:
+            self.batch.loose = 0
         return True
 
     def _sort(
@@ -150,6 +155,7 @@ class Lane:
         batch.rows += taken
         if taken:
             batch.size += reading.size
+            batch.loose += reading.size
 
     def _build(self, uri: str, waiting: _Waiting) -> None:
         """Turn waiting records into rows, all or none: they take a third of the memory then."""
@@ -250,7 +256,9 @@ def commit(table: Table, data: pa.Table, ends: Mapping[str, int]) -> Commit:
     for name, version in found.items():
         of_worker = pc.equal(data.column("worker_id"), pa.scalar(name))
         known = pc.less_equal(data.column("spool_offset"), pa.scalar(version, pa.int64()))
-        data = data.filter(pc.invert(pc.and_(of_worker, known)))
+        in_table = pc.and_(of_worker, known)
+        if pc.any(in_table).as_py():  # seldom, and a filter copies all the texts
+            data = data.filter(pc.invert(in_table))
     new = {name: end for name, end in ends.items() if end > found.get(name, -1)}
     if data.num_rows:
         table.append(data, transactions=new)

@@ -101,7 +101,7 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
         "client_disconnected": pa.array([r.client_disconnected for r in records], pa.bool_()),
         "trace_id": _strings([r.trace_id for r in records]),
         "session_id": _strings([r.session_id for r in records]),
-        "tags": pa.array([list(r.tags.items()) for r in records], pa.map_(pa.string(), pa.string())),
+        "tags": _tags([r.tags for r in records]),
         "worker_id": pa.repeat(pa.scalar(worker_id), count),
         "spool_offset": pa.array(offsets, pa.int64()),
         "endpoint_config_version": pa.array([r.endpoint_config_version for r in records], pa.int32()),
@@ -170,6 +170,12 @@ def _texts(values: Sequence[bytes | str | None]) -> tuple[pa.Array[Any], list[in
             else:
                 texts.append(value)
         return pa.array(texts, pa.string()), not_utf8
+
+
+def _tags(records: list[dict[str, str]]) -> pa.Array[Any]:
+    """A map a record."""
+    items = [list(tags.items()) for tags in records] if any(records) else [()] * len(records)
+    return pa.array(items, pa.map_(pa.string(), pa.string()))
 
 
 def _attempts(records: list[list[Attempt]]) -> pa.Array[Any]:

@@ -19,7 +19,15 @@ from typing import Final
 
 import msgspec
 
-from collector.segment import HEADER_BYTES, Damage, Frame, SegmentCursor, frame_marker, segment_name
+from collector.segment import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    Damage,
+    Frame,
+    SegmentCursor,
+    frame_marker,
+    segment_name,
+)
 from collector.worker_directory import Tail, WorkerDirectory, recover_tail, refuse_foreign
 from servelens.errors import Conflict, Unavailable
 
@@ -269,7 +277,12 @@ class _Reading:
     def take(self, cursor: SegmentCursor) -> None:
         """Take frames until the segment gives no more or a limit is reached."""
         name = segment_name(self.segment)
-        while (found := cursor.advance()) is not None:
+        while True:
+            if self.expected == self._wanted:
+                self._take_all(cursor.frames(self._records_left, self._bytes_left), cursor)
+            found = cursor.advance()
+            if found is None:
+                return
             if isinstance(found, Damage):
                 self._lose(name, found.start, found.end, cursor.next_offset, found.reason)
             elif found.offset >= self._wanted:
@@ -282,6 +295,13 @@ class _Reading:
                 self._records_left -= 1
                 self._bytes_left -= length
             self.byte, self.expected = cursor.byte, cursor.next_offset
+
+    def _take_all(self, frames: list[Frame], cursor: SegmentCursor) -> None:
+        self.frames += frames
+        self._records_left -= len(frames)
+        self._bytes_left -= cursor.byte - self.byte - len(frames) * FRAME_BYTES
+        self.byte, self._wanted = cursor.byte, cursor.next_offset
+        self.expected = cursor.next_offset
 
     def finish(self, name: str, size: int, following: int) -> None:
         """Name what a complete segment lacks: bytes up to its ``size``, offsets up to the ``following`` segment's."""

