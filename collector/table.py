@@ -112,6 +112,12 @@ class Table:
                 name: None if handle is None else handle.transaction_version(name) for name in application_ids
             }
 
+    @contextmanager
+    def upkeep(self) -> Iterator[DeltaTable | None]:
+        """The newest version as delta-rs has it, for maintenance; what it raises in the block comes out as our errors."""
+        with self._translated():
+            yield self._opened()
+
     def scan(
         self, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
     ) -> pl.LazyFrame:

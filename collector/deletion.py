@@ -1,0 +1,123 @@
+"""Rows leave a table by commits that keep the books.
+
+Invariant: what a worker has ever committed to a table is what the table still holds of it plus what has left it. How
+many rows have left is an application transaction of the commit that removes them (``deleted:<worker id>`` → rows in
+all), so the two never disagree, and it outlives checkpoints and log clean-up
+(https://github.com/delta-io/delta/blob/master/PROTOCOL.md, "Transaction Identifiers").
+
+A deletion names keys and days, never a person: its predicate stands in the table's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Final
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
+
+from collector.table import Table
+from servelens.errors import Conflict, Unavailable
+
+logger = logging.getLogger(__name__)
+
+DELETED: Final = "deleted:"
+"""Prefix of the application id under which a table says how many rows of a worker have left it."""
+REWRITTEN: Final = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=32_768)
+"""How maintenance writes files: denser than the collector does, in groups of rows that are small enough to hold."""
+NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+_ATTEMPTS: Final = 10
+_KEYS_PER_COMMIT: Final = 1_000
+_DATE: Final = "request_date"
+
+
+def delete_before(table: Table, first_day: date) -> int:
+    """Remove the rows of the days before ``first_day``; how many there were. Whole partitions, so no file is rewritten.
+
+    Raises :class:`~servelens.errors.Conflict` when others commit all the time, and
+    :class:`~servelens.errors.Unavailable`.
+    """
+    return _delete(table, f"{_DATE} < '{first_day}'", pl.col(_DATE) < first_day)
+
+
+def delete_keys(table: Table, column: str, keys: Sequence[str]) -> int:
+    """Remove the rows whose ``column`` is one of ``keys``; how many there were. Raises as :func:`delete_before`."""
+    deleted = 0
+    for day, found in _found(table, column, keys):
+        for first in range(0, len(found), _KEYS_PER_COMMIT):
+            some = found[first : first + _KEYS_PER_COMMIT]
+            # The range lets a commit that adds other keys pass: it is held against the statistics of what is added.
+            predicate = (
+                f"{_DATE} = '{day}' AND {column} >= {_text(some[0])} AND {column} <= {_text(some[-1])} "
+                f"AND {column} IN ({', '.join(_text(key) for key in some)})"
+            )
+            condition = (pl.col(_DATE) == day) & pl.col(column).is_in(some)
+            deleted += _delete(table, predicate, condition)
+    return deleted
+
+
+def deleted_rows(table: Table, worker_ids: Sequence[str]) -> dict[str, int]:
+    """How many rows of each worker have left ``table``."""
+    versions = table.transaction_versions([DELETED + name for name in worker_ids])
+    return {name: versions[DELETED + name] or 0 for name in worker_ids}
+
+
+def _found(table: Table, column: str, keys: Sequence[str]) -> Iterator[tuple[date, list[str]]]:
+    """The keys that the table has, sorted, by day."""
+    if not keys:
+        return
+    within = pl.col(column).is_between(pl.lit(min(keys)), pl.lit(max(keys))) & pl.col(column).is_in(
+        list(keys)
+    )
+    frame = _collected(table, table.scan().filter(within).select(_DATE, column).unique())
+    for (day,), part in sorted(frame.partition_by(_DATE, as_dict=True).items()):
+        yield day, part[column].sort().to_list()
+
+
+def _delete(table: Table, predicate: str, condition: pl.Expr) -> int:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0.5, 1.0) * min(3.0, 0.05 * 2**attempt))
+        try:
+            with table.upkeep() as handle:
+                return 0 if handle is None else _delete_once(table, handle, predicate, condition)
+        except Conflict as error:
+            logger.info("deletion lost a race: table=%s attempt=%d error=%s", table.uri, attempt, error)
+    raise Conflict(f"{_ATTEMPTS} deletions in a row lost a race", field=table.uri, fix="Try again later.")
+
+
+def _delete_once(table: Table, handle: DeltaTable, predicate: str, condition: pl.Expr) -> int:
+    by_worker = {"worker_id", "spool_offset"} <= set(table.schema.names)
+    worker = pl.col("worker_id") if by_worker else pl.lit(None, pl.String).alias("worker_id")
+    rows = pl.scan_delta(handle).filter(condition).select(_DATE, worker).group_by("worker_id").len()
+    counts: dict[str | None, int] = dict(_collected(table, rows).iter_rows())
+    if not counts:
+        return 0
+    left = [
+        Transaction(DELETED + name, (handle.transaction_version(DELETED + name) or 0) + count)
+        for name, count in counts.items()
+        if name is not None
+    ]
+    handle.delete(
+        predicate,
+        writer_properties=REWRITTEN,
+        commit_properties=CommitProperties(app_transactions=left),
+        post_commithook_properties=NO_HOOKS,
+    )
+    return sum(counts.values())
+
+
+def _collected(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise Unavailable(f"the table cannot be read: {error}", field=table.uri) from error
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
