@@ -6,6 +6,9 @@ of scores is one commit that carries the version it was read up to as an applica
 together with that version, or neither is, and the next run begins where the last commit ended
 (https://github.com/delta-io/delta/blob/master/PROTOCOL.md, "Transaction Identifiers"). Every record gets a
 row: a score, or the reason why there is none.
+
+Where the table's history does not reach back to that version any more, what has no score yet is looked for in the
+tables themselves; the version is carried by the last of these batches.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final
@@ -26,6 +29,7 @@ from collector.record import REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE
 from collector.table import Changes
 from evaluators.evaluator import NOT_FINITE, Evaluator, Score, Text, target_text, unscored
 from evaluators.run_history import RunHistory, RunProgress
+from evaluators.unscored import unscored_records
 from servelens.clock import Clock
 from servelens.errors import Conflict, Missing, ServelensError, Unavailable
 
@@ -111,7 +115,8 @@ class EvaluationRunner:
         started = self._clock.monotonic()
         scored_version = self._tables.scores.transaction_version(self.application_id)
         totals = _Totals(scored_version)
-        changes = self._news_since(scored_version)
+        news = self._news(totals)
+        changes = next(news, None)
         if changes is not None:
             with self._history.recorded(
                 endpoint=self._endpoint,
@@ -122,7 +127,7 @@ class EvaluationRunner:
             ) as progress:
                 while changes is not None and not (stop is not None and stop.is_set()):
                     self._score_and_keep(changes, totals, progress)
-                    changes = self._news_since(totals.version)
+                    changes = next(news, None)
         return RunSummary(
             endpoint=self._endpoint,
             evaluator=self._evaluator.name,
@@ -136,16 +141,56 @@ class EvaluationRunner:
             device=self._evaluator.device,
         )
 
-    def _news_since(self, version: int | None) -> Changes | None:
-        """The next batch of records; ``None`` when there is none (upkeep of the table makes versions too)."""
+    def _news(self, totals: _Totals) -> Iterator[Changes]:
+        """Batches of records that are not scored; without a version where more of the same one follow."""
         payload = self._tables.payload
         try:
-            changes = payload.read_since(version, columns=_READ, max_rows=self._max_rows)
+            if totals.version is None and payload.exists():
+                # From the start it would be read whole, however large, where the history does not begin there.
+                payload.read_since(0, columns=_READ[:1], max_rows=1)
+            yield from self._followed(totals)
         except Missing as error:
-            raise self._out_of_step(version, str(error)) from error
-        if version is not None and (changes.version is None or changes.version < version):
-            raise self._out_of_step(version, f"it is at version {changes.version}")
-        return None if changes.frame.is_empty() else changes
+            newest = payload.version()
+            if newest is None or newest < (totals.version or 0):
+                raise self._out_of_step(totals.version, str(error)) from error
+            logger.info(
+                "history ended, records without a score are looked for: %s table=%s version=%d",
+                self.application_id,
+                payload.uri,
+                newest,
+            )
+            yield from self._searched(newest)
+            yield from self._followed(totals)
+
+    def _followed(self, totals: _Totals) -> Iterator[Changes]:
+        """What commits have added (upkeep of the table makes versions that add nothing)."""
+        while True:
+            version = totals.version
+            changes = self._tables.payload.read_since(version, columns=_READ, max_rows=self._max_rows)
+            if version is not None and (changes.version is None or changes.version < version):
+                raise self._out_of_step(version, f"it is at version {changes.version}")
+            if changes.frame.is_empty():
+                return
+            yield changes
+
+    def _searched(self, version: int) -> Iterator[Changes]:
+        """What has no score; the last batch, which may be empty, has the version."""
+        evaluator, before = self._evaluator, pl.DataFrame()
+        found = unscored_records(
+            self._tables,
+            evaluator.name,
+            evaluator.target,
+            version=version,
+            columns=_READ,
+            max_rows=self._max_rows,
+        )
+        for records in found:
+            if not before.is_empty():
+                yield Changes(before, None)
+            before = records
+        if before.is_empty():
+            before = self._tables.payload.scan().select(_READ).clear().collect()
+        yield Changes(before, version)
 
     def _out_of_step(self, version: int | None, what: str) -> Conflict:
         return Conflict(
@@ -155,7 +200,6 @@ class EvaluationRunner:
         )
 
     def _score_and_keep(self, changes: Changes, totals: _Totals, progress: RunProgress) -> None:
-        assert changes.version is not None, "rows come from a table that has a version"
         scores = self._score(changes.frame)
         if self._tables.scores.transaction_version(self.application_id) != totals.version:
             # Scoring takes long; the table itself would refuse only a version that is not newer than its own.
@@ -165,10 +209,12 @@ class EvaluationRunner:
                 fix="Run one scheduler per endpoint.",
             )
         self._tables.scores.append(
-            self._rows(changes.frame, scores), transactions={self.application_id: changes.version}
+            self._rows(changes.frame, scores),
+            transactions=None if changes.version is None else {self.application_id: changes.version},
         )
         reasons = Counter(score.unscored_reason for score in scores if score.unscored_reason is not None)
-        totals.version = changes.version
+        if changes.version is not None:
+            totals.version = changes.version
         totals.scored += len(scores) - reasons.total()
         totals.unscored_reasons.update(reasons)
         progress.update(

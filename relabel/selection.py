@@ -19,13 +19,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from collector.catalog import EndpointTables
+from collector.table import Changes
 from relabel.case import Reason, RecordedScore
 from relabel.case_writer import Flagged, store_flagged
 from relabel.conversation import read_conversation, storable
 from relabel.models import SelectionRow
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Conflict, Invalid, Unavailable
+from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +115,19 @@ class Selector:
                     "the scores table was made anew: endpoint=%s version=%d", self._endpoint, newest
                 )
                 since = None
-            changes = self._tables.scores.read_since(since, columns=_SCORE_COLUMNS, max_rows=_SCORES_PER_READ)
+            changes = self._news_since(since)
             if changes.version is None or changes.version == since:
                 return new_cases
             new_cases += self._store(_past_threshold(changes.frame, self._rules), version, changes.version)
+
+    def _news_since(self, version: int | None) -> Changes:
+        scores = self._tables.scores
+        try:
+            return scores.read_since(version, columns=_SCORE_COLUMNS, max_rows=_SCORES_PER_READ)
+        except Missing as error:
+            # Maintenance ended the history. Every score is looked at again, and cases that are there stay the same ones.
+            logger.warning("all scores are read anew: endpoint=%s reason=%s", self._endpoint, error)
+            return scores.read_since(None, columns=_SCORE_COLUMNS, max_rows=_SCORES_PER_READ)
 
     def _version(self) -> int | None:
         with self._database.session(read_only=True) as session:

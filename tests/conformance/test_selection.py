@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import select, text
 
 from collector.catalog import EndpointTables
+from collector.maintenance_compaction import Compactor
+from collector.maintenance_history import purge
 from relabel.case import CaseState, Label, Rating, RecordedScore
 from relabel.models import OccurrenceRow, SelectionRow
 from relabel.queue import CaseQueue
@@ -228,6 +230,21 @@ def test_a_record_without_text_is_no_case_and_does_not_stop_the_others(
     append_rows(tables, [payload_row(1), empty], [score_row(number, 0.9) for number in (1, 2, 3)])
     assert _selector(tables, database).run() == 1
     assert _numbers(queue) == [1]
+
+
+def test_where_the_history_of_the_scores_has_ended_they_are_all_read_and_no_case_doubles(
+    tables: EndpointTables, database: Database, queue: CaseQueue
+) -> None:
+    append_rows(tables, [payload_row(1)], [score_row(1, 0.9)])
+    assert _selector(tables, database).run() == 1
+    append_rows(tables, [payload_row(2)], [score_row(2, 0.9)])
+    Compactor(min_files=2, target_bytes=128 << 20).run(tables.scores, now=START)
+    purge(tables.scores)
+    assert _selector(tables, database).run() == 1
+    assert _numbers(queue) == [1, 2]
+    assert {case.occurrences for case in queue.list().cases} == {1}
+    append_rows(tables, [payload_row(3)], [score_row(3, 0.9)])
+    assert _selector(tables, database).run() == 1
 
 
 def test_a_crash_between_two_transactions_neither_loses_nor_doubles(
