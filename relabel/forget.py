@@ -1,0 +1,62 @@
+"""Cases about records that are to be forgotten leave the queue, with their labels and their history.
+
+Invariant: a case stays while another record has the same content, and is then that record's. The text is the other's
+as well, and so is the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from relabel.models import CaseRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
+from servelens.database import Database
+
+_RECORDS_PER_TRANSACTION: Final = 500
+
+
+def forget_records(database: Database, endpoint: str, request_ids: Sequence[str]) -> Mapping[str, int]:
+    """Delete the cases of ``request_ids``; how many ``cases`` and ``labels`` left. Raises what sessions raise."""
+    gone = {"cases": 0, "labels": 0}
+    for first in range(0, len(request_ids), _RECORDS_PER_TRANSACTION):
+        with database.session() as session:
+            cases, labels = _forget(session, endpoint, request_ids[first : first + _RECORDS_PER_TRANSACTION])
+        gone["cases"] += cases
+        gone["labels"] += labels
+    return gone
+
+
+def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tuple[int, int]:
+    ours = (OccurrenceRow.endpoint == endpoint, OccurrenceRow.databricks_request_id.in_(request_ids))
+    concerned = select(OccurrenceRow.case_id).where(*ours)
+    cases = session.scalars(
+        select(CaseRow).where(CaseRow.id.in_(concerned)).order_by(CaseRow.id).with_for_update()
+    ).all()
+    session.execute(delete(OccurrenceRow).where(*ours))
+    left: list[int] = []
+    for case in cases:
+        other = session.scalar(
+            select(OccurrenceRow)
+            .where(OccurrenceRow.case_id == case.id)
+            .order_by(OccurrenceRow.request_time, OccurrenceRow.databricks_request_id)
+            .limit(1)
+        )
+        if other is None:
+            left.append(case.id)
+            continue
+        case.occurrences = (
+            session.scalar(
+                select(func.count()).select_from(OccurrenceRow).where(OccurrenceRow.case_id == case.id)
+            )
+            or 1
+        )
+        if case.databricks_request_id in request_ids:
+            case.databricks_request_id, case.request_time = other.databricks_request_id, other.request_time
+    labels = session.scalars(delete(LabelRow).where(LabelRow.case_id.in_(left)).returning(LabelRow.id)).all()
+    for row in (ReasonRow, HistoryRow):
+        session.execute(delete(row).where(row.case_id.in_(left)))
+    session.execute(delete(CaseRow).where(CaseRow.id.in_(left)))
+    return len(left), len(labels)
