@@ -65,7 +65,7 @@ def collector(config: Path, supervised: bool) -> None:
 @_supervised
 @click.option("--once", is_flag=True, help="Run every job once, now, and exit.")
 def scheduler(config: Path, supervised: bool, once: bool) -> None:
-    """Run evaluators, drift, experiment analysis and case selection on their schedules."""
+    """Run evaluators, drift, experiment analysis, case selection and table maintenance on their schedules."""
     from servelens.processes.scheduler import run
 
     sys.exit(run(config, supervised=supervised, once=once))
@@ -95,6 +95,29 @@ def export(config: Path, endpoint: str | None, output: Path) -> None:
     from servelens.processes.export import run
 
     sys.exit(run(config, endpoint, output))
+
+
+@cli.command()
+@_config
+@click.option("--unit", required=True, help="The person, as `unit` in the inference table has them.")
+@click.option("--endpoint", default=None, help="Only in this endpoint's tables.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Delete the bytes at once. Readers of older versions of the tables fail and begin anew.",
+)
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How long to wait for the collector when records are still in the spool.",
+)
+def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: float) -> None:
+    """Delete everything that is kept of one person: records, scores, feedback, cases and labels."""
+    from servelens.processes.forget import run
+
+    sys.exit(run(config, unit, endpoint, now=now, wait_s=wait_s))
 
 
 @cli.group()

@@ -25,6 +25,12 @@ class InferenceTableSettings(Section):
         le=1,
         description="Share of the calls that is recorded, chosen by a hash of the request id.",
     )
+    retention_days: int | None = Field(
+        None,
+        ge=1,
+        description="Records, scores and feedback of requests that are more days old leave the tables. Default: they are "
+        "kept.",
+    )
     redact_paths: list[str] = Field(
         default_factory=list,
         description="JSON paths whose values never reach a record, such as `$.user` or `$.messages[*].name`.",

@@ -100,6 +100,29 @@ class SchedulerSettings(Section):
     port: int = Field(8052, ge=0, le=65535, description="Port of its health checks and metrics.")
 
 
+class MaintenanceSettings(Section):
+    """Upkeep of the tables by the scheduler: compaction, retention, and the end of their history."""
+
+    enabled: bool = Field(True, description="`false` when something else maintains the tables.")
+    every_s: Positive = Field(300.0, description="Seconds between two runs.")
+    compact_min_files: int = Field(
+        16, ge=2, description="Small files in a day of a table from which on they are made into large ones."
+    )
+    target_file_bytes: int = Field(
+        128 * 1024**2, ge=1024**2, description="How large; an eighth of it while the day lasts."
+    )
+    history_hours: int = Field(
+        48,
+        ge=1,
+        description="For how long older versions of a table can be read, and the bytes of deleted rows stay on the disk.",
+    )
+    unrouted_retention_days: int | None = Field(
+        None,
+        ge=1,
+        description="`retention_days` of calls that reached no endpoint. Default: they are kept.",
+    )
+
+
 class ConsoleSettings(Section):
     """The dashboard and its HTTP API."""
 
@@ -235,6 +258,9 @@ class Settings(Section):
         default_factory=SchedulerSettings, description="Evaluators, drift, experiments and case selection."
     )
     tables: TablesSettings = Field(default_factory=TablesSettings, description="The Delta tables.")
+    maintenance: MaintenanceSettings = Field(
+        default_factory=MaintenanceSettings, description="Upkeep of the Delta tables."
+    )
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The SQL database.")
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
     endpoints: list[EndpointSettings] = Field(

@@ -1,4 +1,6 @@
-"""``servelens scheduler``: evaluators, drift, experiment analysis and case selection, each on its schedule."""
+"""``servelens scheduler``: evaluators, drift, experiment analysis, case selection and table maintenance, each on its
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ from experiments.analysis import Analyzer
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
 from servelens.assembly.database import build_database
-from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
 from servelens.assembly.experiments import build_experiments
+from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
@@ -82,12 +85,13 @@ def metrics(schedule: Schedule) -> Iterable[Metric]:
 def build_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
-    """Every job, in the order in which its data flows: scores, cases, experiments, drift."""
+    """Every job, in the order in which its data flows: scores, cases, experiments, drift; then the tables' upkeep."""
     return [
         *_evaluations(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
         *_analyses(settings, catalog, database, clock),
         *_drifts(settings, catalog, database, clock),
+        *_maintenance(settings, catalog, database, clock, stop),
     ]
 
 
@@ -163,6 +167,22 @@ def _drifts(settings: Settings, catalog: Catalog, database: Database, clock: Clo
                 action,
                 group=f"drift of {drift.endpoint}",
             )
+        )
+    return jobs
+
+
+def _maintenance(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+) -> list[Job]:
+    rules = settings.maintenance
+    maintenance = build_maintenance(settings, build_endpoint_store(settings, database, clock), catalog, clock)
+    forgetting = build_forgetting(database, clock)
+    sweep = partial(forgetting.sweep, catalog.tables, keep=forgotten_for(settings))
+    # What deletes rows stands in each other's way, and in nobody else's. A person's request is kept whoever maintains.
+    jobs = [Job("sweep forgotten records", rules.every_s, sweep, group="maintenance")]
+    if rules.enabled:
+        jobs.append(
+            Job("maintain tables", rules.every_s, partial(maintenance.run, stop), group="maintenance")
         )
     return jobs
 
