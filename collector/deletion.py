@@ -15,9 +15,10 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 
 from collector.table import Table
@@ -32,8 +33,17 @@ REWRITTEN: Final = WriterProperties(compression="ZSTD", compression_level=1, max
 NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 _ATTEMPTS: Final = 10
-_KEYS_PER_COMMIT: Final = 1_000
+_KEYS_PER_COMMIT: Final = 5_000
+_BYTES_PER_COMMIT: Final = 160 << 20
 _DATE: Final = "request_date"
+
+
+class File(NamedTuple):
+    """A data file: its smallest and largest key, and its bytes."""
+
+    first: str
+    last: str
+    size: int
 
 
 def delete_before(table: Table, first_day: date) -> int:
@@ -48,9 +58,10 @@ def delete_before(table: Table, first_day: date) -> int:
 def delete_keys(table: Table, column: str, keys: Sequence[str]) -> int:
     """Remove the rows whose ``column`` is one of ``keys``; how many there were. Raises as :func:`delete_before`."""
     deleted = 0
-    for day, found in _found(table, column, keys):
-        for first in range(0, len(found), _KEYS_PER_COMMIT):
-            some = found[first : first + _KEYS_PER_COMMIT]
+    found = _found(table, column, keys)
+    files = _files(table, column) if found else {}
+    for day, of_day in found.items():
+        for some in portions(of_day, files.get(day, [])):
             # The range lets a commit that adds other keys pass: it is held against the statistics of what is added.
             predicate = (
                 f"{_DATE} = '{day}' AND {column} >= {_text(some[0])} AND {column} <= {_text(some[-1])} "
@@ -61,22 +72,57 @@ def delete_keys(table: Table, column: str, keys: Sequence[str]) -> int:
     return deleted
 
 
+def portions(keys: Sequence[str], files: Sequence[File]) -> Iterator[list[str]]:
+    """``keys`` (sorted) in portions whose files are no larger together than one commit should write anew.
+
+    That bounds its memory, and keeps the days in the order of time: what a deletion writes is mixed.
+    """
+    portion: list[str] = []
+    touched: frozenset[int] = frozenset()
+    for key in keys:
+        holders = {index for index, file in enumerate(files) if file.first <= key <= file.last}
+        with_key = touched | holders
+        larger = with_key > touched and sum(files[index].size for index in with_key) > _BYTES_PER_COMMIT
+        if portion and (larger or len(portion) >= _KEYS_PER_COMMIT):
+            yield portion
+            portion, with_key = [], frozenset(holders)
+        portion.append(key)
+        touched = with_key
+    if portion:
+        yield portion
+
+
 def deleted_rows(table: Table, worker_ids: Sequence[str]) -> dict[str, int]:
     """How many rows of each worker have left ``table``."""
     versions = table.transaction_versions([DELETED + name for name in worker_ids])
     return {name: versions[DELETED + name] or 0 for name in worker_ids}
 
 
-def _found(table: Table, column: str, keys: Sequence[str]) -> Iterator[tuple[date, list[str]]]:
+def _found(table: Table, column: str, keys: Sequence[str]) -> dict[date, list[str]]:
     """The keys that the table has, sorted, by day."""
     if not keys:
-        return
+        return {}
     within = pl.col(column).is_between(pl.lit(min(keys)), pl.lit(max(keys))) & pl.col(column).is_in(
         list(keys)
     )
     frame = _collected(table, table.scan().filter(within).select(_DATE, column).unique())
-    for (day,), part in sorted(frame.partition_by(_DATE, as_dict=True).items()):
-        yield day, part[column].sort().to_list()
+    days = sorted(frame.partition_by(_DATE, as_dict=True).items())
+    return {day: part[column].sort().to_list() for (day,), part in days}
+
+
+def _files(table: Table, column: str) -> dict[date, list[File]]:
+    """The files of each day, where their statistics tell which keys are in them."""
+    with table.upkeep() as handle:
+        if handle is None:
+            return {}
+        actions = pl.DataFrame(pa.table(handle.get_add_actions(flatten=True)))
+    names = (f"partition.{_DATE}", f"min.{column}", f"max.{column}", "size_bytes")
+    if any(name not in actions.columns for name in names):
+        return {}
+    files: dict[date, list[File]] = {}
+    for day, first, last, size in actions.select(names).drop_nulls().iter_rows():
+        files.setdefault(day, []).append(File(first, last, size))
+    return files
 
 
 def _delete(table: Table, predicate: str, condition: pl.Expr) -> int:

@@ -34,7 +34,7 @@ _LIVE_SHARE: Final = (
 _QUIET: Final = timedelta(hours=1)
 _SMALL_SHARE: Final = 2  # of the target: two that are smaller always fit one file
 _OVERLAP: Final = 1.5
-_SORTED_SHARE: Final = 4  # of the target: the largest day that is sorted, since that takes its size in memory
+_SORTED_SHARE: Final = 2  # of the target: the largest day that is sorted, since that takes its size in memory
 _SORT_MEMORY: Final = 1 << 30
 _ATTEMPTS: Final = 3
 
