@@ -28,7 +28,7 @@ _BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Spooled:
     """Up to which offset a worker's spool has records of the person for ``table``."""
 
     table: Table
@@ -41,25 +41,26 @@ class Waiting:
         return version is not None and version >= self.offset
 
 
-def waiting_records(
+def spooled_records(
     root: Path, units: Callable[[str], Collection[str]], table_of: Callable[[str], Table]
-) -> list[Waiting]:
-    """What the spools below ``root`` have of a person that is not in its table yet.
+) -> list[Spooled]:
+    """What the spools below ``root`` have of a person, whether it is in its table by now or not: the newest segment of a
+    worker stays until there is a newer one.
 
     ``units`` gives the spellings of the person in an endpoint, ``table_of`` its table. Raises
     :class:`~servelens.errors.Unavailable`.
     """
-    last: dict[tuple[str, str], Waiting] = {}
+    last: dict[tuple[str, str], Spooled] = {}
     for directory in sorted(path for path in root.glob("*") if path.is_dir()):
         try:
             reader = SpoolReader(directory)
             for frame, record in _records(reader):
                 if record.unit is not None and record.unit in units(record.endpoint):
                     table = table_of(record.endpoint)
-                    last[table.uri, reader.worker_id] = Waiting(table, reader.worker_id, frame.offset)
+                    last[table.uri, reader.worker_id] = Spooled(table, reader.worker_id, frame.offset)
         except (Missing, Conflict):
             continue  # it is just being made, or was wiped
-    return [waiting for waiting in last.values() if not waiting.arrived()]
+    return list(last.values())
 
 
 def dead_letters(dead_letter: DeadLetter, units: Collection[str]) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from collector.catalog import UNROUTED, Catalog
 from collector.dead_letter import DeadLetter
-from collector.forget_spool import Waiting, dead_letters, waiting_records
+from collector.forget_spool import Spooled, dead_letters, spooled_records
 from collector.maintenance_history import purge
 from collector.table import Table
 from servelens.assembly.database import build_database
@@ -46,7 +46,7 @@ def run(config: Path, unit: str, endpoint: str | None, *, now: bool, wait_s: flo
         catalog = build_catalog(settings, store)
         forgetting = build_forgetting(database, clock)
         # Before the first deletion: what is in a table by now is deleted, what is not yet is waited for.
-        waiting = _waiting(settings, catalog, units)
+        waiting = [each for each in _spooled(settings, catalog, units) if not each.arrived()]
         gone: dict[str, Counter[str]] = {name: Counter() for name in units}
 
         def forget() -> None:
@@ -59,6 +59,7 @@ def run(config: Path, unit: str, endpoint: str | None, *, now: bool, wait_s: flo
             forget()
             waiting = [] if arrived else [each for each in waiting if not each.arrived()]
         purged = sum(purge(table) for name in units for table in _tables(catalog, name)) if now else None
+        copies = {each.worker_id for each in _spooled(settings, catalog, units)}
     finally:
         database.dispose()
     _report(gone)
@@ -79,6 +80,10 @@ def run(config: Path, unit: str, endpoint: str | None, *, now: bool, wait_s: flo
     if waiting:
         workers = ", ".join(sorted({each.worker_id for each in waiting}))
         _say(f"Not deleted: records in the spool of {workers}. Start the collector, and run this again.")
+    elif copies:
+        _say(
+            f"The spool of {', '.join(sorted(copies))} keeps copies until the worker has gone on to its next segment."
+        )
     return 1 if waiting else 0
 
 
@@ -106,7 +111,7 @@ def _fitting(key: bytes) -> bytes:
     return key if len(key) <= _LONGEST_KEY else blake2b(key).digest()
 
 
-def _waiting(settings: Settings, catalog: Catalog, units: Mapping[str, Collection[str]]) -> list[Waiting]:
+def _spooled(settings: Settings, catalog: Catalog, units: Mapping[str, Collection[str]]) -> list[Spooled]:
     known: dict[str, str] = {}
 
     def owner(endpoint: str) -> str:
@@ -118,14 +123,14 @@ def _waiting(settings: Settings, catalog: Catalog, units: Mapping[str, Collectio
                 known[endpoint] = UNROUTED
         return known[endpoint]
 
-    return waiting_records(
+    return spooled_records(
         settings.spool_directory,
         lambda endpoint: units.get(owner(endpoint), ()),
         lambda endpoint: catalog.tables(owner(endpoint)).payload,
     )
 
 
-def _wait(waiting: Sequence[Waiting], wait_s: float) -> bool:
+def _wait(waiting: Sequence[Spooled], wait_s: float) -> bool:
     """Whether all of it is in its table, within the time."""
     _say(f"Records are still in the spool: waiting up to {wait_s:g} s for the collector.")
     deadline = time.monotonic() + wait_s

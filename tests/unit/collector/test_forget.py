@@ -11,7 +11,7 @@ from collector.catalog import Catalog, EndpointTables
 from collector.dead_letter import DeadLetter
 from collector.deletion import deleted_rows
 from collector.forget import Forgetting
-from collector.forget_spool import dead_letters, waiting_records
+from collector.forget_spool import dead_letters, spooled_records
 from collector.forgotten import ForgottenRecords
 from collector.maintenance_history import purge
 from collector.normalize import rows as rows_of
@@ -232,15 +232,15 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     payload = {name: lake.tables(name).payload for name in ("chat", "code")}
 
     def waiting() -> set[tuple[str, int]]:
-        found = waiting_records(
+        found = spooled_records(
             spool,
             lambda endpoint: {PERSON} if endpoint in payload else set(),
             lambda endpoint: payload[endpoint],
         )
-        return {(Path(each.table.uri).name, each.offset) for each in found}
+        return {(Path(each.table.uri).name, each.offset) for each in found if not each.arrived()}
 
     assert waiting() == {("chat_payload", 0), ("code_payload", 3)}
-    found = waiting_records(spool, lambda _: {PERSON}, lambda name: lake.tables("code").payload)
+    found = spooled_records(spool, lambda _: {PERSON}, lambda name: lake.tables("code").payload)
     assert [each.offset for each in found] == [5]
     worker = found[0].worker_id
     payload["chat"].append(rows_of(given[:1], worker, [0]), transactions={worker: 0})
@@ -249,7 +249,8 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     assert waiting() == {("code_payload", 3)}
     payload["code"].append(rows_of(given[3:4], worker, [3]), transactions={worker: 3})
     assert waiting() == set()
-    assert waiting_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: payload["chat"]) == []
+    assert len(spooled_records(spool, lambda _: {PERSON}, lambda name: payload["chat"])) == 1, "it has copies"
+    assert spooled_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: payload["chat"]) == []
 
 
 def test_dead_letters_with_the_name_are_found(tmp_path: Path) -> None:

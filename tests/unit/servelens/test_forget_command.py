@@ -136,6 +136,7 @@ def test_a_person_is_forgotten_in_every_endpoint_and_by_every_spelling(place: Pl
         "no endpoint: 2 records deleted",
     ]
     assert "--now deletes them at once" in output
+    assert "keeps copies until the worker has gone on to its next segment" in output
     assert PERSON not in output
     assert place.units("chat") == ["bob"]
     assert place.units("by-api") == place.units(UNROUTED) == []
@@ -169,6 +170,13 @@ def test_now_takes_the_bytes_off_the_disk(place: Place) -> None:
     files = [path for path in tables.rglob("*.parquet") if "_delta_log" not in path.parts]
     assert len(files) == 1
     assert place.units("chat") == ["bob"]
+    place.spool(("chat", "bob"))
+    place.spool(("chat", "bob"))
+    place.collect()
+    code, output = forget(place, "--unit", PERSON, "--now")
+    assert "keeps copies" not in output
+    data = [path for path in place.settings.data_dir.rglob("*") if path.is_file()]
+    assert not [path for path in data if PERSON.encode() in path.read_bytes()]
 
 
 def test_what_is_in_the_spool_is_waited_for_and_named_when_it_does_not_come(place: Place) -> None:
