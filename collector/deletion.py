@@ -1,9 +1,8 @@
 """Rows leave a table by commits that keep the books.
 
 Invariant: what a worker has ever committed to a table is what the table still holds of it plus what has left it. How
-many rows have left is an application transaction of the commit that removes them (``deleted:<worker id>`` → rows in
-all), so the two never disagree, and it outlives checkpoints and log clean-up
-(https://github.com/delta-io/delta/blob/master/PROTOCOL.md, "Transaction Identifiers").
+many rows have left is an application transaction of the commit that removes them (:mod:`collector.departed_rows`), so the
+two never disagree, and it outlives checkpoints and log clean-up.
 
 A deletion names keys and days, never a person: its predicate stands in the table's log.
 """
@@ -21,13 +20,12 @@ import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 
+from collector.departed_rows import DELETED
 from collector.table import Table
 from servelens.errors import Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
 
-DELETED: Final = "deleted:"
-"""Prefix of the application id under which a table says how many rows of a worker have left it."""
 REWRITTEN: Final = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=32_768)
 """How maintenance writes files: denser than the collector does, in groups of rows that are small enough to hold."""
 NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -90,12 +88,6 @@ def portions(keys: Sequence[str], files: Sequence[File]) -> Iterator[list[str]]:
         touched = with_key
     if portion:
         yield portion
-
-
-def deleted_rows(table: Table, worker_ids: Sequence[str]) -> dict[str, int]:
-    """How many rows of each worker have left ``table``."""
-    versions = table.transaction_versions([DELETED + name for name in worker_ids])
-    return {name: versions[DELETED + name] or 0 for name in worker_ids}
 
 
 def _found(table: Table, column: str, keys: Sequence[str]) -> dict[date, list[str]]:

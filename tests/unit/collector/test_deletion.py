@@ -7,7 +7,8 @@ import pytest
 from deltalake import DeltaTable
 
 from collector.catalog import EndpointTables
-from collector.deletion import File, delete_keys, deleted_rows, portions
+from collector.deletion import File, delete_keys, portions
+from collector.departed_rows import departed_rows
 from collector.table import Table
 from servelens.errors import Unavailable
 from tests.unit.collector.maintained import TODAY, WORKER, catalog, fill, offsets, records
@@ -56,7 +57,7 @@ def test_the_books_are_kept_by_worker(tables: EndpointTables) -> None:
     delete_keys(tables.payload, "databricks_request_id", ["id-000000", "id-000004", "id-000005"])
     delete_keys(tables.payload, "databricks_request_id", ["id-000006"])
     again = Table(tables.payload.uri, tables.payload.schema)
-    assert deleted_rows(again, [WORKER, "other", "nobody"]) == {WORKER: 1, "other": 3, "nobody": 0}
+    assert departed_rows(again, [WORKER, "other", "nobody"]) == {WORKER: 1, "other": 3, "nobody": 0}
     assert tables.payload.transaction_versions([WORKER, "other"]) == {WORKER: 3, "other": 7}
 
 

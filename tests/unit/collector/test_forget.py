@@ -9,7 +9,7 @@ import pytest
 
 from collector.catalog import Catalog, EndpointTables
 from collector.dead_letter import DeadLetter
-from collector.deletion import deleted_rows
+from collector.departed_rows import departed_rows
 from collector.forget import Forgetting
 from collector.forget_spool import dead_letters, spooled_records
 from collector.forgotten import ForgottenRecords
@@ -103,7 +103,7 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
     }
     assert queue.asked == [("chat", ["id-000001", "id-000002", "id-000011", "id-000012"])]
     assert tables.payload.transaction_version(WORKER) == 14
-    assert deleted_rows(tables.payload, [WORKER]) == {WORKER: 4}
+    assert departed_rows(tables.payload, [WORKER]) == {WORKER: 4}
     again = forgetting.forget("chat", tables, [PERSON])
     assert again == {"records": 0, "scores": 0, "feedback": 0, "cases": 0}
 

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from collector.catalog import SCORE_SCHEMA, EndpointTables
-from collector.deletion import deleted_rows
+from collector.departed_rows import departed_rows
 from collector.maintenance import MaintainedEndpoint, Maintenance, Rules, Upkeep
 from servelens.clock import ManualClock
 from servelens.errors import Unavailable
@@ -128,10 +128,10 @@ def test_rows_leave_when_their_days_are_over_and_the_books_stay_balanced(
     assert tables.profiles.scan().collect().height == 1, "sums over windows name nobody"
     assert tables.payload.read_since(seen).frame.is_empty()
     assert tables.payload.transaction_version(WORKER) == rows - 1
-    assert deleted_rows(tables.payload, [WORKER, "other"]) == {WORKER: 6, "other": 0}
+    assert departed_rows(tables.payload, [WORKER, "other"]) == {WORKER: 6, "other": 0}
     fill(tables, 1, TODAY - 8 * DAY, first=rows)
     assert maintained(tables, clock, days=7).rows_deleted == 3, "late rows leave as well"
-    assert deleted_rows(tables.payload, [WORKER]) == {WORKER: 9}
+    assert departed_rows(tables.payload, [WORKER]) == {WORKER: 9}
 
 
 def test_rows_are_deleted_without_writing_others_anew(tables: EndpointTables, clock: ManualClock) -> None:

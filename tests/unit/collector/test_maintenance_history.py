@@ -9,7 +9,8 @@ import pytest
 from deltalake import DeltaTable
 
 from collector.catalog import EndpointTables
-from collector.deletion import delete_keys, deleted_rows
+from collector.deletion import delete_keys
+from collector.departed_rows import departed_rows
 from collector.maintenance import MaintainedEndpoint, Maintenance, Rules
 from collector.maintenance_history import clean_log, purge, vacuum
 from collector.table import Table
@@ -52,7 +53,7 @@ def test_the_log_ends_at_the_history_and_transactions_outlive_it(tables: Endpoin
     assert tables.payload.read_since(newest - 2).frame["spool_offset"].to_list() == list(range(12, 18))
     for table in (follower, Table(tables.payload.uri, tables.payload.schema)):
         assert table.transaction_version(WORKER) == rows + 5
-        assert deleted_rows(table, [WORKER]) == {WORKER: 2}
+        assert departed_rows(table, [WORKER]) == {WORKER: 2}
     vacuum(tables.payload, 48)
     assert offsets(tables) == [0, 2, 3, 4, *range(6, 18)]
     follower.append(tables.payload.scan().collect().head(1), transactions={WORKER: rows + 6})
