@@ -19,7 +19,7 @@ from collector.reader import Position, SpoolReader
 from collector.record import Record, decode
 from collector.segment import Frame
 from collector.table import Table
-from servelens.errors import Conflict, Missing
+from servelens.errors import Conflict, Missing, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +66,17 @@ def spooled_records(
 def dead_letters(dead_letter: DeadLetter, units: Collection[str]) -> list[Entry]:
     """The entries of the dead letter whose bytes hold one of ``units``."""
     spellings = [unit.encode() for unit in units]
-    return [
-        entry
-        for entry in dead_letter.entries()
-        if any(spelling in content for content in [dead_letter.content(entry)] for spelling in spellings)
-    ]
+    found: list[Entry] = []
+    for entry in dead_letter.entries():
+        try:
+            content = dead_letter.content(entry)
+        except Unavailable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                continue  # somebody has removed the bytes
+            raise
+        if any(spelling in content for spelling in spellings):
+            found.append(entry)
+    return found
 
 
 def _records(reader: SpoolReader) -> Iterator[tuple[Frame, Record]]:

@@ -257,4 +257,6 @@ def test_dead_letters_with_the_name_are_found(tmp_path: Path) -> None:
     dead_letter = DeadLetter(tmp_path)
     dead_letter.put_record("proxy-0", 7, b"\x93broken " + PERSON.encode(), "not a record")
     dead_letter.put_record("proxy-0", 8, b"\x93broken bob", "not a record")
+    dead_letter.put_record("proxy-0", 9, PERSON.encode(), "not a record")
+    next((tmp_path / "proxy-0").glob("*9.frame")).unlink()
     assert [entry.offset for entry in dead_letters(dead_letter, {PERSON, "anon-1"})] == [7]
