@@ -36,6 +36,14 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
+from collector.object_store import (
+    impatient_options,
+    is_remote,
+    patient_options,
+    polars_options,
+    storage_error,
+)
+from collector.table_columns import column_names, time_column_of, with_columns_of
 from collector.table_files import statistics_columns, writer_properties
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
@@ -62,8 +70,8 @@ class Table:
     """The table at ``uri`` (a folder, or an address such as ``s3://bucket/path`` with ``storage_options``).
 
     ``time_column`` is what :meth:`scan` filters on: ``request_time`` when the schema has it, else
-    ``window.start``; a dot reaches into a struct. Instances may be shared by threads. One process should
-    append to a table.
+    ``window.start``; a dot reaches into a struct. Instances may be shared by threads. Several processes may
+    append to one table: whoever loses a race for a version tries the next.
     """
 
     def __init__(
@@ -81,8 +89,8 @@ class Table:
         self.uri = uri
         self.schema = schema
         self._partition_by = list(partition_by)
-        self._time_column = time_column or _time_column(schema)
-        self._storage_options = dict(storage_options) if storage_options else None
+        self._time_column = time_column or time_column_of(schema)
+        self._storage_options = patient_options(uri, storage_options)
         self._empty = pl.DataFrame(schema.empty_table())
         self._writing = writer_properties(schema)
         self._handle: DeltaTable | None = None
@@ -92,7 +100,18 @@ class Table:
     def exists(self) -> bool:
         """Whether the table has been created."""
         with self._translated():
-            return DeltaTable.is_deltatable(self.uri, self._storage_options)
+            return self._opened() is not None
+
+    def check(self) -> None:
+        """Raise :class:`~servelens.errors.Invalid` when the address or an option of the storage is wrong in itself; a
+        storage that is away is not looked for longer than some seconds, and is no error here.
+        """
+        if is_remote(self.uri):
+            try:
+                with self._translated():
+                    self._opened(options=impatient_options(self._storage_options))
+            except Unavailable as error:
+                logger.debug("storage not there yet: %s", error)
 
     def version(self) -> int | None:
         """The newest version; ``None`` when the table has not been created."""
@@ -131,7 +150,7 @@ class Table:
             handle = self._opened(version)
         if handle is None:
             return self._empty.lazy()
-        frame = self._widened(pl.scan_delta(handle), handle)
+        frame = self._widened(self._scanned(handle), handle)
         return frame if condition is None else frame.filter(condition)
 
     def read_since(
@@ -169,7 +188,7 @@ class Table:
                         field=self.uri,
                         fix="Read it anew, from the start.",
                     ) from error
-                frame = self._widened(pl.scan_delta(handle), handle).select(names).collect()
+                frame = self._widened(self._scanned(handle), handle).select(names).collect()
                 last = newest
         return Changes(frame.select(names).cast(self._empty.select(names).schema), last)
 
@@ -215,7 +234,7 @@ class Table:
                     )
             write_deltalake(
                 handle,
-                data,
+                with_columns_of(handle, data),
                 mode="append",
                 writer_properties=self._writing,
                 commit_properties=CommitProperties(
@@ -238,11 +257,15 @@ class Table:
             # The rows are committed; a missing checkpoint only makes the next open slower.
             logger.warning("checkpoint failed: table=%s error=%s", self.uri, error)
 
-    def _opened(self, version: int | None = None) -> DeltaTable | None:
+    def _opened(
+        self, version: int | None = None, *, options: dict[str, str] | None = None
+    ) -> DeltaTable | None:
         try:
-            return DeltaTable(self.uri, version=version, storage_options=self._storage_options)
+            return DeltaTable(self.uri, version=version, storage_options=options or self._storage_options)
         except TableNotFoundError as error:
-            if "://" not in self.uri:
+            if "Unknown scheme" in str(error):
+                raise storage_error(error, self.uri) from error
+            if not is_remote(self.uri):
                 # A file or a broken link where a folder should be is a storage that failed, not an empty one.
                 nearest = next(path for path in Path(self.uri).absolute().parents if os.path.lexists(path))
                 if not nearest.is_dir():
@@ -278,11 +301,14 @@ class Table:
             # Somebody else may have created it in the same moment.
             self._handle = self._opened()
             if self._handle is None:
-                raise Unavailable(f"the table cannot be created: {error}", field=self.uri) from error
+                raise storage_error(error, self.uri) from error
         return self._handle
 
+    def _scanned(self, handle: DeltaTable) -> pl.LazyFrame:
+        return pl.scan_delta(handle, storage_options=polars_options(self._storage_options) or None)
+
     def _feed(self, handle: DeltaTable, first: int, last: int, names: Sequence[str]) -> pl.DataFrame:
-        present = _column_names(handle)
+        present = column_names(handle)
         wanted = [*(name for name in names if name in present), _CHANGE_TYPE, _COMMIT_VERSION]
         reader = handle.load_cdf(starting_version=first, ending_version=last, columns=wanted)
         frame = pl.DataFrame(pa.table(reader)).filter(pl.col(_CHANGE_TYPE) == "insert")
@@ -302,7 +328,7 @@ class Table:
     def _add_missing_columns(self, handle: DeltaTable) -> None:
         if self._complete is handle:
             return
-        present = _column_names(handle)
+        present = column_names(handle)
         missing = pa.schema([field for field in self.schema if field.name not in present])
         if missing:
             handle.alter.add_columns(
@@ -312,7 +338,7 @@ class Table:
         self._complete = handle
 
     def _widened(self, frame: pl.LazyFrame, handle: DeltaTable) -> pl.LazyFrame:
-        present = _column_names(handle)
+        present = column_names(handle)
         absent = {name: kind for name, kind in self._empty.schema.items() if name not in present}
         return frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
 
@@ -372,14 +398,4 @@ class Table:
         except (DeltaError, pa.ArrowException, OSError) as error:
             if any(words in str(error) for words in _NO_SUCH_VERSION):
                 raise Missing(f"there is no such version: {error}", field=self.uri) from error
-            raise Unavailable(f"the table's storage failed: {error}", field=self.uri) from error
-
-
-def _column_names(handle: DeltaTable) -> frozenset[str]:
-    return frozenset(field.name for field in handle.schema().fields)
-
-
-def _time_column(schema: pa.Schema) -> str | None:
-    if "request_time" in schema.names:
-        return "request_time"
-    return "window.start" if "window" in schema.names else None
+            raise storage_error(error, self.uri) from error

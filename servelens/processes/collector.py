@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from collector.dead_letter import DeadLetter
 from collector.ingest import Collector
 from collector.ingest_status import IngestStatus
+from collector.record import UNROUTED
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
 from servelens.assembly.tables import build_catalog
@@ -36,9 +37,11 @@ def run(config: Path, *, supervised: bool) -> int:
     suit_memory_to_batches()
     stop = stop_on_signals()
     database = build_database(settings)
+    tables = build_catalog(settings, _endpoints(settings, database))
+    tables.tables(UNROUTED).payload.check()
     collector = Collector(
         settings.spool_directory,
-        build_catalog(settings, _endpoints(settings, database)),
+        tables,
         DeadLetter(settings.data_dir / "dead-letter"),
         commit_interval_s=settings.collector.commit_interval_s,
         max_rows=settings.collector.max_rows,
