@@ -296,6 +296,8 @@ class Table:
                 partition_by=self._partition_by,
                 configuration=configuration,
                 storage_options=self._storage_options,
+                # Without this the loser of a race makes the table a second time, as version 1.
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError as error:
             # Somebody else may have created it in the same moment.

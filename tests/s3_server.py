@@ -56,7 +56,7 @@ class S3Server:
 
     def behave(self, how: str = "well") -> None:
         """``well``; ``500`` or ``403``: answer every request so; ``late``: a second late; ``lose``: write every commit
-        and answer that it failed.
+        and answer that it failed; ``race``: keep a commit waiting for a second one of the same version, a second long.
         """
         self._tell(how)
 
@@ -99,6 +99,8 @@ class _Server:
 
         self._app: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
         self._changes = threading.Lock()
+        self._meeting = threading.Condition()
+        self._waiting: dict[str, int] = {}
         self._how = "well"
         self._counts = {"requests": 0, "puts": 0, "refused": 0}
         self._connections: set[socket.socket] = set()
@@ -115,6 +117,10 @@ class _Server:
             return _refusal(how, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._app(environ, start_response)
+        path = environ["PATH_INFO"]
+        commit = environ["REQUEST_METHOD"] == "PUT" and path.endswith(".json") and "/_delta_log/" in path
+        if how == "race" and commit:
+            self._meet(path)
         said: list[Any] = []
 
         def remember(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:
@@ -125,11 +131,16 @@ class _Server:
             body = list(self._app(environ, remember))
             self._counts["puts"] += environ["REQUEST_METHOD"] == "PUT"
             self._counts["refused"] += str(said[0]).startswith("412")
-        commit = environ["PATH_INFO"].endswith(".json") and "/_delta_log/" in environ["PATH_INFO"]
         if how == "lose" and commit and str(said[0]).startswith("2"):
             return _refusal("500", start_response)
         start_response(*said)
         return body
+
+    def _meet(self, path: str) -> None:
+        with self._meeting:
+            self._waiting[path] = self._waiting.get(path, 0) + 1
+            self._meeting.notify_all()
+            self._meeting.wait_for(lambda: self._waiting[path] > 1, 1.0)
 
     def back(self) -> None:
         from moto.moto_server.werkzeug_app import MotoRequestHandler

@@ -73,6 +73,12 @@ def requests(server: S3Server, more: int) -> None:
     wait_until(lambda: server.counts()["requests"] >= before + more, 30, f"{more} requests")
 
 
+def refusals(server: S3Server, more: int) -> None:
+    """Wait until ``more`` commits came second: another's was first, or their own, of which they did not hear."""
+    before = server.counts()["refused"]
+    wait_until(lambda: server.counts()["refused"] >= before + more, 30, f"{more} refusals")
+
+
 def test_two_collectors_on_one_table_through_outages(server: S3Server, tmp_path: Path) -> None:
     stop = threading.Event()
     spooled: dict[str, list[str]] = {name: [] for name in MACHINES}
@@ -87,17 +93,16 @@ def test_two_collectors_on_one_table_through_outages(server: S3Server, tmp_path:
         for writer in writers:
             writer.start()
         try:
-            commits(server, 10)
-            server.go_away()
-            time.sleep(1.0)  # long enough that both have met it
-            server.come_back()
-            commits(server, 4)
-            server.behave("500")
-            requests(server, 20)
-            server.behave("lose")
-            requests(server, 60)
+            server.behave("race")
+            refusals(server, 4)
             server.behave("well")
-            commits(server, 4)
+            server.go_away()
+            time.sleep(0.3)  # long enough that both meet it: they commit every 50 ms
+            server.come_back()
+            commits(server, 2)
+            server.behave("lose")
+            refusals(server, 1)
+            server.behave("well")
         finally:
             stop.set()
             for writer in writers:
@@ -112,7 +117,6 @@ def test_two_collectors_on_one_table_through_outages(server: S3Server, tmp_path:
     last = rows.group_by("worker_id").agg(pl.col("spool_offset").max()).rows()
     assert len(last) == len(MACHINES)
     assert dict(last) == table.transaction_versions([worker for worker, _ in last])
-    assert server.counts()["refused"] > 0
 
 
 def test_a_backlog_waits_in_the_spool_not_in_memory(server: S3Server, tmp_path: Path) -> None:

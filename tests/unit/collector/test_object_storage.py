@@ -98,7 +98,9 @@ def test_writers_that_create_the_table_at_once_lose_no_row_and_double_none(
         for commit in range(3):
             tables[number].append(rows(f"{number}-{commit}"), transactions={f"w{number}": commit})
 
+    server.behave("race")
     at_once(append)
+    server.behave("well")
     assert ids(tables[0]) == sorted(f"{number}-{commit}" for number in range(WRITERS) for commit in range(3))
     assert tables[0].version() == 3 * WRITERS
     assert server.counts()["refused"] > refused  # so they did race, and the storage was the judge
@@ -107,10 +109,13 @@ def test_writers_that_create_the_table_at_once_lose_no_row_and_double_none(
 def test_writers_that_add_columns_at_once_add_them_once(server: S3Server, uri: str) -> None:
     opened(server, uri, OLD_SCHEMA).append(rows("old", schema=OLD_SCHEMA))
     tables = [opened(server, uri) for _ in range(WRITERS)]
+    server.behave("race")
     at_once(lambda number: tables[number].append(rows(f"new-{number}")) and None)
+    server.behave("well")
     handle = DeltaTable(uri, storage_options=server.storage_options)
     assert [field.name for field in handle.schema().fields] == PAYLOAD_SCHEMA.names
     assert ids(tables[0]) == [*(f"new-{number}" for number in range(WRITERS)), "old"]
+    assert handle.version() == 1 + 1 + WRITERS
 
 
 def test_a_writer_that_does_not_know_the_new_columns_goes_on(server: S3Server, uri: str) -> None:
