@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, MetaData, create_engine, event, text
+from sqlalchemy import DateTime, Dialect, MetaData, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -32,9 +32,10 @@ from sqlalchemy.types import TypeDecorator
 
 from servelens.errors import Conflict, Invalid, ServelensError, Unavailable
 
+SCHEMA_VERSION = "0002"  # the newest in servelens/migrations/versions
 _BUSY_TIMEOUT_S = 10.0
 _READ_ONLY = "servelens_read_only"
-_CREATE_TABLES_LOCK = 7_345_110_925  # any number that nobody else uses for an advisory lock
+_MIGRATION_LOCK = 7_345_110_925  # any number that nobody else uses for an advisory lock
 # SQLSTATEs after which the same transaction may succeed: serialization failure, deadlock, lock not available.
 _RETRYABLE = frozenset({"40001", "40P01", "55P03"})
 
@@ -80,16 +81,23 @@ class Database:
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def create_tables(self) -> None:
-        """Create what is missing. Call after importing the modules that declare tables.
+        """Bring the database to :data:`SCHEMA_VERSION`: the tables of a new one are made, those of an older one changed.
 
-        Several processes may call it at once: the later ones wait and then find nothing missing.
+        Several processes may call it at once: the later ones wait and then find nothing to do. A database that needs
+        nothing costs two queries. Raises :class:`~servelens.errors.Invalid` when a newer servelens has been here, and
+        :class:`~servelens.errors.Unavailable`.
         """
+        with _translated(), self.engine.connect() as connection:
+            current = connection.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+            if _schema_version(current) == SCHEMA_VERSION:
+                return
+        from servelens.migrations.upgrade import upgrade  # takes half a second, and seldom needed
+
         with _translated(), self.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_CREATE_TABLES_LOCK)
-                )
-            Base.metadata.create_all(connection)
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_MIGRATION_LOCK))
+            if _schema_version(connection) != SCHEMA_VERSION:
+                upgrade(connection)
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
@@ -117,6 +125,19 @@ class Database:
     def dispose(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if version is not None and version > SCHEMA_VERSION:
+        raise Invalid(
+            f"the database is at version {version}, and this servelens knows versions up to {SCHEMA_VERSION}",
+            field="database.url",
+            fix="Use the servelens that it was last used with, or a newer one, or another database.",
+        )
+    return None if version is None else str(version)
 
 
 def _engine(url: str) -> Engine:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from servelens.database import Base, UtcDateTime
+from servelens.database import Base, Database, UtcDateTime
 
 
 class Note(Base):
@@ -19,3 +19,8 @@ class Note(Base):
     key: Mapped[str | None] = mapped_column(unique=True)
     text: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+def create_notes(database: Database) -> None:
+    """Make the table, which no version of the database knows."""
+    Base.metadata.create_all(database.engine, tables=[Base.metadata.tables[Note.__tablename__]])

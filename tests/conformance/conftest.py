@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import relabel.models
-import tests.stored_note  # noqa: F401 - declares the table of test_database
 from servelens.database import Database
 from tests.postgresql import MISSING, PostgresqlServer, postgresql_binaries, postgresql_server
+from tests.stored_note import create_notes
 
 assert relabel.models.CaseRow.__tablename__ == "relabel_cases"
 
@@ -43,4 +43,5 @@ def database(database_url: str) -> Iterator[Database]:
         opened = Database(database_url)
         stack.callback(opened.dispose)
         opened.create_tables()
+        create_notes(opened)
         yield opened

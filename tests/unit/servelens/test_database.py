@@ -14,7 +14,7 @@ from sqlalchemy import inspect, select, text
 
 from servelens.database import Database
 from servelens.errors import Invalid, Unavailable
-from tests.stored_note import Note
+from tests.stored_note import Note, create_notes
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def path(tmp_path: Path) -> Path:
 def database(path: Path) -> Iterator[Database]:
     opened = Database(f"sqlite:///{path}")
     opened.create_tables()
+    create_notes(opened)
     yield opened
     opened.dispose()
 
@@ -138,5 +139,5 @@ def test_many_may_open_and_create_a_new_database_at_once(tmp_path: Path) -> None
             thread.join()
     assert errors == []
     database = Database(f"sqlite:///{tmp_path / '0.db'}")
-    assert "test_notes" in inspect(database.engine).get_table_names()
+    assert "api_keys" in inspect(database.engine).get_table_names()
     database.dispose()
