@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -43,7 +43,7 @@ from collector.object_store import (
     polars_options,
     storage_error,
 )
-from collector.table_columns import column_names, time_column_of, with_columns_of
+from collector.table_columns import column_names, time_column_of, time_condition, with_columns_of
 from collector.table_files import statistics_columns, writer_properties
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
@@ -145,7 +145,7 @@ class Table:
         Only files whose partition and statistics fit are read. Without a table: no rows, the same columns.
         Raises :class:`~servelens.errors.Missing` for a version that does not exist.
         """
-        condition = self._condition(since, until)
+        condition = time_condition(self._time_column, since, until, self.schema)
         with self._translated():
             handle = self._opened(version)
         if handle is None:
@@ -343,27 +343,6 @@ class Table:
         present = column_names(handle)
         absent = {name: kind for name, kind in self._empty.schema.items() if name not in present}
         return frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
-
-    def _condition(self, since: datetime | None, until: datetime | None) -> pl.Expr | None:
-        if since is None and until is None:
-            return None
-        if self._time_column is None:
-            raise Invalid("the table has no time column to filter on", field=self.uri)
-        outer, _, inner = self._time_column.partition(".")
-        moment = pl.col(outer).struct.field(inner) if inner else pl.col(outer)
-        by_date = self._time_column == "request_time" and "request_date" in self.schema.names
-        conditions: list[pl.Expr] = []
-        for bound, lower in ((since, True), (until, False)):
-            if bound is None:
-                continue
-            if bound.tzinfo is None:
-                raise Invalid("a time without a zone means nothing", field="since" if lower else "until")
-            bound = bound.astimezone(UTC)
-            conditions.append(moment >= bound if lower else moment < bound)
-            if by_date:
-                date = pl.col("request_date")
-                conditions.append(date >= bound.date() if lower else date <= bound.date())
-        return pl.all_horizontal(conditions)
 
     def _conformed(self, rows: pa.Table | pl.DataFrame) -> pa.Table:
         table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
