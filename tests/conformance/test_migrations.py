@@ -21,6 +21,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, select, text
 
+import collector.forgotten
 import evaluators.run_history
 import experiments.models
 import servelens.control.models
@@ -32,6 +33,7 @@ from servelens.migrations.upgrade import configuration
 RELEASES = Path(__file__).parent / "releases"
 NAMES = sorted({path.name.partition(".")[0] for path in RELEASES.glob("*.sql")})
 DECLARED = [
+    collector.forgotten.ForgottenRecordRow,
     evaluators.run_history.EvaluationRun,
     experiments.models.ExperimentRow,
     servelens.control.models.EndpointRow,
