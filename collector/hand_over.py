@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from collector.segment import FRAME_BYTES, frame
@@ -17,6 +18,14 @@ from collector.segment_file import MAX_BUFFERS
 from servelens.errors import ServelensError
 
 Callback: TypeAlias = Callable[[ServelensError | None], None]
+
+SPOOL_FULL: Final = "spool_full"
+DISK_SLOW: Final = "disk_slow"
+DISK_FAILED: Final = "disk_failed"
+LOW_DISK: Final = "low_disk"
+TOO_LARGE: Final = "too_large"
+NOT_ENCODABLE: Final = "not_encodable"
+CLOSED: Final = "closed"
 
 _GROUP_BYTES: Final = 4 << 20
 _OVERHEAD_BYTES: Final = (
@@ -44,14 +53,25 @@ class Group:
 class HandOver:
     """Frames on their way to the writer thread.
 
-    ``room`` is how many bytes may wait now, ``-1`` refuses everything, and ``limit`` is the most it ever is.
-    ``refused_bytes`` is the size of the last record refused for want of room, until there is room for it.
+    ``room`` is how many bytes may wait now, ``-1`` refuses everything because of ``refusing`` (a word that drops are
+    counted under), and ``limit`` is the most it ever is. ``refused_bytes`` is the size of the last record refused for
+    want of room, until there is room for it.
     """
 
-    def __init__(self, marker: int, *, limit: int, next_offset: int, dropped: int) -> None:
+    def __init__(
+        self,
+        marker: int,
+        *,
+        limit: int,
+        next_offset: int,
+        dropped: int,
+        reasons: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.limit = limit
         self.next_offset = next_offset
         self.dropped = dropped
+        self.refusing = DISK_FAILED
+        self._reasons = dict(reasons)
         self.pending = 0
         self.waiting_bytes = 0
         self.refused_bytes = 0
@@ -76,7 +96,7 @@ class HandOver:
         size = FRAME_BYTES + len(payload) + _OVERHEAD_BYTES
         with self._lock:
             if self.waiting_bytes + size > self.room:
-                self.dropped += 1
+                self._count_dropped(1, self._why_refused(size))
                 if not self.refused_bytes:
                     self._rouse()
                 self.refused_bytes = min(size, self.limit)
@@ -99,7 +119,13 @@ class HandOver:
     def refuse(self) -> None:
         """Count a record that could not even be framed."""
         with self._lock:
-            self.dropped += 1
+            self._count_dropped(1, NOT_ENCODABLE)
+
+    @property
+    def dropped_by_reason(self) -> dict[str, int]:
+        """What :attr:`dropped` is made of; what was dropped before reasons were kept is in no part of it."""
+        with self._lock:
+            return dict(self._reasons)
 
     @property
     def accepted(self) -> int:
@@ -189,7 +215,7 @@ class HandOver:
             self._full_groups.clear()
             self._group = Group()
             self.next_offset = next_offset
-            self.dropped += len(lost)
+            self._count_dropped(len(lost), CLOSED if self._stopping else DISK_FAILED)
             self._settled += self.pending
             self.pending = 0
             self.waiting_bytes = 0
@@ -201,6 +227,18 @@ class HandOver:
         self.room = -1 if self._stopping else room
         if self.waiting_bytes + self.refused_bytes <= room:
             self.refused_bytes = 0
+
+    def _count_dropped(self, count: int, reason: str) -> None:
+        if count:
+            self.dropped += count
+            self._reasons[reason] = self._reasons.get(reason, 0) + count
+
+    def _why_refused(self, size: int) -> str:
+        if size > self.limit:
+            return TOO_LARGE
+        if self.room < 0:
+            return CLOSED if self._stopping else self.refusing
+        return SPOOL_FULL if self.room < self.limit else DISK_SLOW
 
     def _rouse(self) -> None:
         if self._sleeping:

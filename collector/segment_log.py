@@ -130,9 +130,9 @@ class SegmentLog:
         else:
             self._sealed_bytes = total - (self._segment.end if self._segment else 0)
 
-    def save_counters(self, dropped: int, *, always: bool = False) -> None:
+    def save_counters(self, dropped: int, reasons: dict[str, int], *, always: bool = False) -> None:
         """Keep the number of dropped records if it changed; what the disk refuses is tried again with the next call."""
-        counters = Counters(dropped=dropped, next_offset=self.next_offset)
+        counters = Counters(dropped=dropped, next_offset=self.next_offset, reasons=reasons)
         if self._saved is not None and self._saved.dropped == dropped and not always:
             return
         try:

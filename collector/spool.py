@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Final
 
 from collector.gathering import Gathering
-from collector.hand_over import Callback, Group, HandOver
+from collector.hand_over import DISK_FAILED, LOW_DISK, Callback, Group, HandOver
+from collector.low_disk import LowDisk, Statvfs
 from collector.record import Record, encode
 from collector.segment import frame_marker
 from collector.segment_file import Sync, Write
 from collector.segment_log import SegmentLog
-from collector.worker_directory import WorkerDirectory, recover_tail
+from collector.worker_directory import Counters, WorkerDirectory, recover_tail
 from servelens.clock import Clock, SystemClock
 from servelens.errors import Invalid, ServelensError, SpoolFull, Unavailable
 
@@ -59,10 +60,11 @@ class SpoolWriter:
         log: SegmentLog,
         worker_id: str,
         *,
-        dropped: int,
+        counters: Counters,
         durability: Durability,
         max_bytes: int,
         buffer_bytes: int,
+        low_disk: LowDisk,
         clock: Clock,
     ) -> None:
         self.worker_id = worker_id
@@ -70,8 +72,13 @@ class SpoolWriter:
         self._at_once = durability is Durability.MEMORY
         self._log = log  # the writer thread's own from here on
         self._queue = HandOver(
-            frame_marker(worker_id), limit=buffer_bytes, next_offset=log.next_offset, dropped=dropped
+            frame_marker(worker_id),
+            limit=buffer_bytes,
+            next_offset=log.next_offset,
+            dropped=counters.dropped,
+            reasons=counters.reasons,
         )
+        self._low_disk = low_disk
         self._gathering = Gathering(self._queue, clock, lingers=self._at_once)
         self._max_bytes = max_bytes
         self._buffer_bytes = buffer_bytes
@@ -81,6 +88,7 @@ class SpoolWriter:
         self._closing = False
         self._busy_since: float | None = None
         self._maintained_at = clock.monotonic()
+        self._low_disk.look()
         self._note_disk_state()
         self._queue.grant(self._room())
         self._thread = threading.Thread(target=self._run, name=f"spool-{worker_id}", daemon=True)
@@ -96,14 +104,17 @@ class SpoolWriter:
         segment_age_s: float = 60.0,
         max_bytes: int = 8 << 30,
         buffer_bytes: int = 64 << 20,
+        min_free_bytes: int | None = None,
         clock: Clock | None = None,
         write: Write = os.pwritev,
         sync: Sync = os.fdatasync,
+        statvfs: Statvfs = os.statvfs,
     ) -> SpoolWriter:
         """Become the writer of ``directory``, cutting off what a killed writer left unfinished.
 
         A segment is closed at ``segment_bytes`` or ``segment_age_s`` seconds. ``max_bytes`` bounds the
-        segments that wait for a reader, ``buffer_bytes`` the memory that waits for the disk. ``write`` and
+        segments that wait for a reader, ``buffer_bytes`` the memory that waits for the disk, and nothing is taken
+        while the disk has less than ``min_free_bytes`` free (:class:`~collector.low_disk.LowDisk`). ``write`` and
         ``sync`` have the signatures of :func:`os.pwritev` and :func:`os.fdatasync`.
 
         Raises :class:`Conflict` when another process writes there and :class:`Unavailable` when the
@@ -118,7 +129,7 @@ class SpoolWriter:
             try:
                 worker_id = spool.ensure_identity()
                 next_offset = recover_tail(spool, worker_id).next_offset
-                dropped = spool.usable_counters().dropped
+                counters = spool.usable_counters()
             except OSError as error:
                 raise Unavailable(
                     f"the spool directory {directory} cannot be used: {error.strerror}",
@@ -138,14 +149,15 @@ class SpoolWriter:
                 sync=sync,
             )
             on_error.pop_all()
-        log.save_counters(dropped, always=True)
+        log.save_counters(counters.dropped, counters.reasons, always=True)
         return cls(
             log,
             worker_id,
-            dropped=dropped,
+            counters=counters,
             durability=durability,
             max_bytes=max_bytes,
             buffer_bytes=buffer_bytes,
+            low_disk=LowDisk(directory, min_free_bytes, statvfs),
             clock=clock,
         )
 
@@ -215,8 +227,8 @@ class SpoolWriter:
     @property
     def failure(self) -> str | None:
         """What keeps the spool from taking or writing records now, in a sentence; ``None`` if nothing does."""
-        if self._disk_failure is not None:
-            return self._disk_failure
+        if (refusal := self._disk_failure or self._low_disk.shortage) is not None:
+            return refusal
         busy_since = self._busy_since
         if busy_since is not None and (waited_s := self._clock.monotonic() - busy_since) > _STALL_S:
             return f"the spool's disk has not answered for {waited_s:.0f} s"
@@ -253,8 +265,8 @@ class SpoolWriter:
     def _refusal(self, size: int) -> SpoolFull:
         if self._closing:
             return SpoolFull("the spool is closed")
-        if self._disk_failure is not None:
-            return SpoolFull(self._disk_failure, fix=_REPAIR)
+        if (refusal := self._disk_failure or self._low_disk.shortage) is not None:
+            return SpoolFull(refusal, fix=_REPAIR)
         if size >= self._buffer_bytes:
             return SpoolFull(
                 f"the record has {size} bytes, more than fit in memory", field="spool.buffer_bytes"
@@ -279,12 +291,15 @@ class SpoolWriter:
                 self._busy_since = None
         finally:
             self._drop("the spool's writer has stopped", [])
-            self._log.save_counters(self.dropped, always=True)
+            self._save_counters(always=True)
             self._log.close()
 
     @property
     def _troubled(self) -> bool:
         return self._log.failure is not None or self._queue.refused_bytes > 0
+
+    def _save_counters(self, *, always: bool = False) -> None:
+        self._log.save_counters(self.dropped, self._queue.dropped_by_reason, always=always)
 
     def _store(self, groups: deque[Group]) -> None:
         count = size = 0
@@ -326,7 +341,8 @@ class SpoolWriter:
                     logger.warning("the spool's disk takes records again: worker=%s", self.worker_id)
             elif idle or self._troubled or self._log.size_bytes > self._max_bytes // 2:
                 self._log.measure()  # many short system calls, each of which would wait for a busy loop's turn
-            self._log.save_counters(self.dropped)
+            self._save_counters()
+            self._low_disk.look()
         self._log.rotate_if_due()
         if self._log.failure is not None and self._disk_failure is None:
             self._note_disk_state()
@@ -337,9 +353,10 @@ class SpoolWriter:
     def _note_disk_state(self) -> None:
         failure = self._log.failure
         self._disk_failure = None if failure is None else f"the spool's disk failed: {failure}"
+        self._queue.refusing = DISK_FAILED if failure is not None else LOW_DISK
 
     def _room(self) -> int:
-        if self._log.failure is not None:
+        if self._log.failure is not None or self._low_disk.shortage is not None:
             return -1
         return min(self._buffer_bytes, self._max_bytes - self._log.size_bytes)
 

@@ -5,11 +5,13 @@
     <slot>/identity              the worker id: slot and a random suffix, made with the directory
     <slot>/lock                  flock(2) held by the writing process; ends with the process
     <slot>/counters              records dropped so far and the next offset at that moment, as JSON
+    <slot>/read                  the offset up to which a reader has found records: no other record may get these
     <slot>/{first_offset}.seg    segments
     <slot>/{...}.torn            bytes of an unfinished frame, cut off a segment and kept
 
 Invariants: a worker id never stands for two histories (a wiped directory gets a new one); nothing is cut
-off a segment unless a copy is on disk; files appear whole, by rename.
+off a segment unless a copy is on disk; an offset that a reader may have carried elsewhere is never given again;
+files appear whole, by rename.
 """
 
 from __future__ import annotations
@@ -46,11 +48,14 @@ _LOCK_PATIENCE_S: Final = 1.0
 _LOCK_RETRY_S: Final = 0.01
 
 
-class Counters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Records handed over but not kept, and the offset the next record was to get when this was written."""
+class Counters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Records handed over but not kept, by reason as far as known, and the offset the next record was to get when
+    this was written.
+    """
 
     dropped: int = 0
     next_offset: int = 0
+    reasons: dict[str, int] = {}
 
 
 class DirectoryLock:
@@ -196,8 +201,37 @@ class WorkerDirectory:
             return Counters()
 
     def write_counters(self, counters: Counters, *, durable: bool) -> None:
-        """Replace ``counters``; raises :class:`OSError` when the disk refuses."""
-        self.replace_file("counters", msgspec.json.encode(counters) + b"\n", durable=durable)
+        """Replace ``counters``; raises :class:`OSError` when the disk refuses.
+
+        A full disk has no room for a new file: then the old one's bytes are written over, which needs none.
+        """
+        content = msgspec.json.encode(counters) + b"\n"
+        try:
+            self.replace_file("counters", content, durable=durable)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            self._overwrite("counters", content)
+
+    def read_mark(self) -> int:
+        """The offset behind the last record that a reader has found here; 0 when there is no such note."""
+        try:
+            note = (self.path / "read").read_bytes()
+        except FileNotFoundError:
+            return 0
+        return int(note) if note.strip().isdigit() else 0
+
+    def note_read(self, next_offset: int) -> None:
+        """Keep :meth:`read_mark`. Written over in place, which a full disk allows too; raises :class:`OSError`."""
+        descriptor = os.open(self.path / "read", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, b"%020d\n" % next_offset, 0)
+        finally:
+            os.close(descriptor)
+
+    def witnessed_offset(self) -> int:
+        """The next offset by the notes beside the segments, whatever the segments themselves still show."""
+        return max(self.read_counters().next_offset, self.read_mark())
 
     def replace_file(self, name: str, content: bytes, *, durable: bool) -> None:
         """Write a small file so that others see the old one or the new one, never a part."""
@@ -214,6 +248,14 @@ class WorkerDirectory:
         part.replace(self.path / name)
         if durable:
             self.sync_entries()
+
+    def _overwrite(self, name: str, content: bytes) -> None:
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            padding = b" " * (os.fstat(descriptor).st_size - len(content))  # JSON may end in spaces
+            os.pwrite(descriptor, content + padding, 0)
+        finally:
+            os.close(descriptor)
 
     def sync_entries(self) -> None:
         """Make file names survive a power failure."""
@@ -251,9 +293,10 @@ def recover_tail(directory: WorkerDirectory, worker_id: str) -> Tail:
     :class:`OSError`.
     """
     counters = directory.usable_counters()
+    witnessed = max(counters.next_offset, directory.read_mark())
     first_offsets = directory.first_offsets()
     if not first_offsets:
-        return Tail(None, counters.next_offset)
+        return Tail(None, witnessed)
     first_offset = first_offsets[-1]
     path = directory.segment_path(first_offset)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -263,7 +306,7 @@ def recover_tail(directory: WorkerDirectory, worker_id: str) -> Tail:
         while cursor.advance() is not None:
             pass
         damaged = cursor.damaged_records()
-        next_offset = max(cursor.next_offset + damaged, counters.next_offset)
+        next_offset = max(cursor.next_offset + damaged, witnessed)
         keep = cursor.byte if cursor.size >= HEADER_BYTES else 0
         if cursor.size <= keep:
             return Tail(first_offset, next_offset)
@@ -271,7 +314,7 @@ def recover_tail(directory: WorkerDirectory, worker_id: str) -> Tail:
         name = f"{path.stem}.{keep}.{secrets.token_hex(4)}{TORN_SUFFIX}"
         try:
             if damaged:
-                kept = Counters(dropped=counters.dropped, next_offset=next_offset)
+                kept = msgspec.structs.replace(counters, next_offset=next_offset)
                 directory.write_counters(kept, durable=True)
             directory.replace_file(name, torn, durable=True)
             os.ftruncate(descriptor, keep)

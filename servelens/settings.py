@@ -59,6 +59,13 @@ class SpoolSettings(Section):
         ge=1024**2,
         description="Largest size of one worker's spool; past it `on_log_failure` applies.",
     )
+    min_free_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="With less than this free on the spool's file system no record is taken and `on_log_failure` applies, "
+        "so that the rest of the machine can still write; 0 is never. Default: 256 MiB, or a twentieth of a file system "
+        "under 5 GiB.",
+    )
 
 
 class TablesSettings(Section):
@@ -278,6 +285,11 @@ class Settings(Section):
     def spool_directory(self) -> Path:
         """Folder of the spool: one folder in it for each proxy worker."""
         return self.spool.directory or self.data_dir / "spool"
+
+    @property
+    def dead_letter_directory(self) -> Path:
+        """Folder of what could not become a row."""
+        return self.data_dir / "dead-letter"
 
     @property
     def tables_root(self) -> str:

@@ -80,6 +80,7 @@ class ProxyConfig:
     spool_segment_age_s: float = 60.0
     spool_max_bytes: int = 8 << 30
     spool_buffer_bytes: int = 64 << 20
+    spool_min_free_bytes: int | None = None
     limits: Limits = field(default_factory=Limits)
     refresh_s: float = 0.25
     publish_s: float = 1.0
@@ -89,7 +90,12 @@ class ProxyConfig:
     rate_limit_counts: Path | None = None
 
 
-def serve(config: ProxyConfig, load_snapshot: LoadSnapshot, mount: Mount | None = None) -> int:
+def serve(
+    config: ProxyConfig,
+    load_snapshot: LoadSnapshot,
+    mount: Mount | None = None,
+    clock: Clock | None = None,
+) -> int:
     """Serve until told to stop; the process's exit status. ``mount`` makes routes beside the data plane's.
 
     ``load_snapshot`` gives the snapshot at the start and then, called in a thread every ``refresh_s``, a
@@ -100,18 +106,17 @@ def serve(config: ProxyConfig, load_snapshot: LoadSnapshot, mount: Mount | None 
     if snapshot is None:
         raise Unavailable("there is no configuration to serve", fix="Configure at least one endpoint.")
     with contextlib.closing(listen(config.host, config.port)) as listener:
-        spool = open_spool(config)
+        clock = clock or SystemClock()
+        spool = open_spool(config, clock)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(
-                    run_worker(config, snapshot, load_snapshot, listener, spool, SystemClock(), mount=mount)
-                )
+                runner.run(run_worker(config, snapshot, load_snapshot, listener, spool, clock, mount=mount))
         finally:
             spool.close(_FLUSH_S)
     return 0
 
 
-def open_spool(config: ProxyConfig) -> SpoolWriter:
+def open_spool(config: ProxyConfig, clock: Clock | None = None) -> SpoolWriter:
     """The worker's spool. Raises Conflict when another process writes there, Unavailable when it cannot be used."""
     return SpoolWriter.open(
         config.spool_root / config.slot,
@@ -120,6 +125,8 @@ def open_spool(config: ProxyConfig) -> SpoolWriter:
         segment_age_s=config.spool_segment_age_s,
         max_bytes=config.spool_max_bytes,
         buffer_bytes=config.spool_buffer_bytes,
+        min_free_bytes=config.spool_min_free_bytes,
+        clock=clock,
     )
 
 

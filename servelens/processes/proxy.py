@@ -13,7 +13,7 @@ from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store
 from servelens.assembly.endpoints import build_endpoint
 from servelens.assembly.experiments import build_experiments
-from servelens.clock import SystemClock
+from servelens.clock import Clock, SystemClock
 from servelens.control import api as control_api
 from servelens.control.api import ControlPlane
 from servelens.control.open_metrics import LastMinute
@@ -36,7 +36,7 @@ from serving_proxy.publication import read_others
 from serving_proxy.routing import Snapshot
 
 
-def run(config: Path, slot: str, *, supervised: bool) -> int:
+def run(config: Path, slot: str, *, supervised: bool, clock: Clock | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight and flush the spool."""
     settings = load_settings(config)
     start(slot, supervised=supervised)
@@ -44,7 +44,7 @@ def run(config: Path, slot: str, *, supervised: bool) -> int:
     database = build_database(settings)
     try:
         database.create_tables()
-        clock = SystemClock()
+        clock = clock or SystemClock()
         store = build_endpoint_store(settings, database, clock)
         key_store = KeyStore(database, clock)
         keys = CurrentKeys(key_store)
@@ -82,7 +82,7 @@ def run(config: Path, slot: str, *, supervised: bool) -> int:
             ]
 
         try:
-            return serve(_worker(settings, slot), load, mount)
+            return serve(_worker(settings, slot), load, mount, clock)
         finally:
             source.leave()
     finally:
@@ -101,6 +101,7 @@ def _worker(settings: Settings, slot: str) -> ProxyConfig:
         spool_segment_bytes=spool.segment_bytes,
         spool_segment_age_s=spool.segment_age_s,
         spool_max_bytes=spool.max_bytes,
+        spool_min_free_bytes=spool.min_free_bytes,
         limits=Limits(max_body_bytes=proxy.max_body_bytes),
         graceful_s=proxy.drain_s,
         log_invocations=proxy.canonical_log,
