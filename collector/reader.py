@@ -8,6 +8,7 @@ offset that no record can be read for is named in a :class:`CorruptRegion`. A se
 
 from __future__ import annotations
 
+import logging
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from collector.segment import (
 )
 from collector.worker_directory import Tail, WorkerDirectory, recover_tail, refuse_foreign
 from servelens.errors import Conflict, Unavailable
+
+logger = logging.getLogger(__name__)
 
 _ANYWHERE: Final = -1
 _SCAN_RECORDS: Final = 10_000
@@ -88,6 +91,8 @@ class SpoolReader:
         self._marker = frame_marker(self.worker_id)
         self._tail: Position | None = None
         self._entries_synced = _ANYWHERE
+        self._noted: int | None = None
+        self._end_checked: Position | None = None
 
     def read(self, position: Position | None, *, max_records: int, max_bytes: int) -> Batch:
         """Up to ``max_records`` records of ``max_bytes`` payload together, but at least one if there is one.
@@ -97,6 +102,16 @@ class SpoolReader:
         """
         with _translated(self._directory.path):
             reading = self._read(position, max_records, max_bytes, act=True)
+            if reading.frames:
+                self._note(reading.position.next_offset)
+        if reading.segment == _ANYWHERE:
+            return Batch([], [], position)
+        return Batch(reading.frames, reading.corrupt, reading.position)
+
+    def look(self, position: Position | None, *, max_records: int, max_bytes: int) -> Batch:
+        """As :meth:`read`, but the directory stays as it is: nothing is synced, noted or moved aside."""
+        with _translated(self._directory.path):
+            reading = self._read(position, max_records, max_bytes, act=False)
         if reading.segment == _ANYWHERE:
             return Batch([], [], position)
         return Batch(reading.frames, reading.corrupt, reading.position)
@@ -141,7 +156,7 @@ class SpoolReader:
 
     def accepted(self) -> int:
         """Records that the writer was handed in this directory's life: those written and those dropped."""
-        return self._next_offset() + self.dropped()
+        return self.written() + self.dropped()
 
     def backlog(self, position: Position | None) -> int:
         """Bytes of segments behind ``position``."""
@@ -158,7 +173,19 @@ class SpoolReader:
                 total += max(0, size - (position.byte if position is not None and here else HEADER_BYTES))
         return total
 
-    def _next_offset(self) -> int:
+    def _note(self, next_offset: int) -> None:
+        if self._noted is None:
+            self._noted = self._directory.read_mark()
+        if next_offset > self._noted:
+            try:
+                self._directory.note_read(next_offset)
+            except OSError as error:
+                logger.debug("not noted how far was read: worker=%s reason=%s", self.worker_id, error)
+            else:
+                self._noted = next_offset
+
+    def written(self) -> int:
+        """Records that the writer has written in this directory's life: the next offset."""
         with _translated(self._directory.path):
             while True:
                 if self._tail is None:
@@ -192,7 +219,7 @@ class SpoolReader:
             self._read_segment(reading, following, act=act)
             if reading.full:
                 return reading
-        if reading.behind and reading.position.next_offset > self._directory.read_counters().next_offset:
+        if reading.behind and reading.position.next_offset > self._directory.witnessed_offset():
             raise Conflict(
                 f"the spool {self._directory.path} ends at offset {reading.expected}, before the one to read on from, "
                 f"{reading.position.next_offset}: records written now would be taken for old ones",
@@ -213,11 +240,14 @@ class SpoolReader:
             if following is not None:
                 if not reading.full:
                     reading.finish(name, size, following)
-            elif act and not reading.full and reading.byte < size:
+            elif act and not reading.full and (reading.byte < size or self._ends_too_early(reading)):
                 tail = self._recover()
-                if tail is not None and tail.cut is not None and tail.segment == reading.segment:
-                    self._take_frames(reading, descriptor, act=act)
-                    reading.skip(name, tail.cut, tail.next_offset)
+                if tail is not None and tail.segment == reading.segment:
+                    size = self._take_frames(reading, descriptor, act=act)
+                    if tail.cut is not None:
+                        reading.skip(name, tail.cut, tail.next_offset)
+                    elif not reading.full and reading.expected < tail.next_offset:
+                        reading.finish(name, size, tail.next_offset)
         finally:
             os.close(descriptor)
 
@@ -233,6 +263,13 @@ class SpoolReader:
                 self._directory.sync_entries()
                 self._entries_synced = reading.segment
         return cursor.size
+
+    def _ends_too_early(self, reading: _Reading) -> bool:
+        """Whether the newest segment lacks records that were once in it; asked once for each place."""
+        if reading.position == self._end_checked:
+            return False
+        self._end_checked = reading.position
+        return self._directory.witnessed_offset() > reading.expected
 
     def _recover(self) -> Tail | None:
         lock = self._directory.lock_if_free()

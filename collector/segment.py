@@ -6,6 +6,9 @@ integers little-endian::
 
     marker u32 | length u32 | crc32 u32 | offset u64 | payload (length bytes)
 
+A release reads every version up to its own; so far there is one. A segment of a later one is left alone, never taken
+for damage.
+
 ``marker`` is drawn from the worker id, whose suffix is random: it lets a reader find the next frame behind
 damage (the sync marker of Avro's container files,
 https://avro.apache.org/docs/1.12.0/specification/#object-container-files), and a client cannot plant it in
@@ -25,7 +28,7 @@ from typing import Final, NamedTuple
 
 from isal import isal_zlib
 
-from servelens.errors import CorruptFrame, Invalid
+from servelens.errors import CorruptFrame, Invalid, Unavailable
 
 SEGMENT_SUFFIX: Final = ".seg"
 HEADER_BYTES: Final = 128
@@ -86,7 +89,10 @@ class SegmentHeader:
 
     @classmethod
     def unpack(cls, data: bytes) -> SegmentHeader:
-        """Read the header from the first bytes of a file; :class:`CorruptFrame` if they are not one."""
+        """Read the header from the first bytes of a file.
+
+        Raises :class:`CorruptFrame` if they are not one and :class:`Unavailable` if a later release wrote them.
+        """
         if len(data) < HEADER_BYTES:
             raise CorruptFrame(f"the segment header ends after {len(data)} of {HEADER_BYTES} bytes")
         magic, version, id_length, first_offset, created_us, worker_id = _HEADER.unpack_from(data)
@@ -94,10 +100,14 @@ class SegmentHeader:
             raise CorruptFrame("the file does not start like a spool segment")
         if _CRC.unpack_from(data, _HEADER.size)[0] != _crc32(data[: _HEADER.size]):
             raise CorruptFrame("the segment header does not match its checksum")
-        if version != _VERSION:
-            raise CorruptFrame(
-                f"the segment has format version {version}", fix=f"This release reads {_VERSION}."
+        if version > _VERSION:
+            raise Unavailable(
+                f"a spool segment has format version {version}, and this release reads those up to {_VERSION}",
+                field="spool.directory",
+                fix="Run the release that wrote it; until then it stays as it is.",
             )
+        if version < 1:
+            raise CorruptFrame(f"there is no format version {version}")
         return cls(worker_id[:id_length].decode(), first_offset, created_us)
 
 
