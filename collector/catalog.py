@@ -16,6 +16,7 @@ from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
 from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA
 from collector.record import UNROUTED
+from collector.removals import REMOVAL_SCHEMA
 from collector.score_table import SCORE_SCHEMA
 from collector.table import Table
 from servelens.errors import Invalid, Missing
@@ -54,6 +55,7 @@ class EndpointTables:
     profiles: Table
     drift: Table
     feedback: Table
+    removals: Table
 
 
 class Catalog:
@@ -86,6 +88,11 @@ class Catalog:
     def endpoints(self) -> tuple[str, ...]:
         """The names of the endpoints that are known by now."""
         return tuple(name for name in self._tables if name != UNROUTED)
+
+    def refresh(self) -> None:
+        """Ask for the names of all endpoints now. Raises :class:`~servelens.errors.Unavailable`."""
+        with self._lock:
+            self._add(self._more() or {})
 
     def tables(self, endpoint: str) -> EndpointTables:
         """The tables of ``endpoint``. Raises :class:`~servelens.errors.Missing` when there is no such endpoint,
@@ -143,6 +150,13 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             f"{prefix}_feedback",
             FEEDBACK_SCHEMA,
             time_column="feedback_time",
+            storage_options=storage_options,
+        ),
+        removals=Table(
+            f"{prefix}_removals",
+            REMOVAL_SCHEMA,
+            partition_by=(),
+            time_column="removed_at",
             storage_options=storage_options,
         ),
     )

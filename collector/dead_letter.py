@@ -6,8 +6,10 @@
     <root>/<worker id>/<offset>.json           reason, time, length
     <root>/<worker id>/<segment>.<start>-<end>.bytes    a damaged region of a segment
     <root>/<worker id>/<segment>.<start>-<end>.json     its place and reason
+    <root>/<worker id>/replayed/                        records that are in their table by now, in the same form
+    <root>/<worker id>/skip                             up to which offset no run of unreadable records halts the worker
 
-Invariant: the same record or region is there once, however often it is put, and an entry counts only when its
+Invariant: the same record or region is there once, replayed or not, however often it is put, and an entry counts only when its
 ``.json`` is there, which is written last. Files appear whole, by rename, and are on the disk when a method
 returns.
 """
@@ -18,13 +20,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from collector.reader import CorruptRegion
+from collector.worker_directory import DirectoryLock
 from servelens.clock import Clock, SystemClock
-from servelens.errors import Unavailable
+from servelens.errors import Conflict, Unavailable
+
+_REPLAYED: Final = "replayed"
+_SKIP: Final = "skip"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end: int | None = None
     first_missing: int | None = None
     missing: int | None = None
+    replayed_at: str | None = None
 
 
 class DeadLetter:
@@ -87,7 +94,15 @@ class DeadLetter:
         """All entries, by worker, records in the order of their offsets."""
         for path in sorted(self.directory.glob("*/*.json")):
             with self._translated():
-                yield msgspec.json.decode(path.read_bytes(), type=Entry)
+                try:
+                    content = path.read_bytes()
+                except FileNotFoundError:
+                    continue  # replayed since the listing
+            try:
+                entry = msgspec.json.decode(content, type=Entry)
+            except msgspec.DecodeError as error:
+                raise Unavailable(f"{path} is damaged: {error}", field="dead_letter") from error
+            yield entry
 
     def content(self, entry: Entry) -> bytes:
         """The raw bytes of an entry."""
@@ -99,19 +114,64 @@ class DeadLetter:
         with self._translated():
             return (self.directory / entry.worker_id / name).read_bytes()
 
+    def mark_replayed(self, entry: Entry) -> None:
+        """Move a record's entry aside: it is in its table. Raises :class:`Unavailable`."""
+        folder = self.directory / entry.worker_id
+        name = f"{entry.offset:020d}"
+        aside = folder / _REPLAYED
+        content = self.content(entry)
+        marked = msgspec.structs.replace(entry, replayed_at=self._clock.now().isoformat())
+        with self._translated():
+            aside.mkdir(exist_ok=True, mode=0o700)
+            _write(aside / f"{name}.frame", content)
+            _write(aside / f"{name}.json", msgspec.json.format(msgspec.json.encode(marked)))
+            _sync_entries(aside)
+            (folder / f"{name}.json").unlink(missing_ok=True)
+            (folder / f"{name}.frame").unlink(missing_ok=True)
+
+    def replayed(self) -> int:
+        """How many records have been marked as replayed."""
+        return sum(1 for _ in self.directory.glob(f"*/{_REPLAYED}/*.json"))
+
+    def skips_through(self, worker_id: str) -> int:
+        """The offset up to which a run of unreadable records does not halt the worker; -1 for none."""
+        with self._translated():
+            try:
+                return int((self.directory / worker_id / _SKIP).read_text())
+            except FileNotFoundError:
+                return -1
+
+    def skip_through(self, worker_id: str, offset: int) -> None:
+        """Let unreadable records up to ``offset`` come here, however many in a row. Raises :class:`Unavailable`."""
+        folder = self.directory / worker_id
+        with self._translated():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(folder / _SKIP, f"{offset}\n".encode())
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Be the only process that replays from here. Raises :class:`Conflict` and :class:`Unavailable`."""
+        with self._translated():
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = DirectoryLock.take(self.directory, patience_s=0.0)
+        if lock is None:
+            raise Conflict(
+                f"another process replays the dead letter at {self.directory}", fix="Wait for its end."
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _put(self, worker_id: str, name: str, suffix: str, content: bytes, entry: Entry) -> bool:
         folder = self.directory / worker_id
         with self._translated():
-            if (folder / f"{name}.json").exists():
+            if (folder / f"{name}.json").exists() or (folder / _REPLAYED / f"{name}.json").exists():
                 return False
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write(folder / f"{name}{suffix}", content)
             _write(folder / f"{name}.json", msgspec.json.format(msgspec.json.encode(entry)))
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync_entries(folder)
         return True
 
     @contextmanager
@@ -122,6 +182,14 @@ class DeadLetter:
             raise Unavailable(
                 f"the dead letter at {self.directory} cannot be used: {error}", field="dead_letter"
             ) from error
+
+
+def _sync_entries(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@ letter.
 
 Invariants: nothing is passed over before the dead letter has it. A run of unreadable records halts the worker
 in front of the rest of the run, so that a mistake of ours (a newer record format, say) cannot empty a spool
-into the dead letter.
+into the dead letter. ``servelens collector skip`` lets it go on.
 """
 
 from __future__ import annotations
@@ -40,18 +40,28 @@ class Reading:
 
 
 class WorkerSpool:
-    """Reads the spool in ``directory``; ``halted`` says why it does not any more."""
+    """Reads the spool in ``directory``."""
 
     def __init__(self, directory: Path, dead_letter: DeadLetter) -> None:
         self.directory = directory
         self.reader = SpoolReader(directory)
         self.worker_id = self.reader.worker_id
-        self.halted: str | None = None
         self.retry_at = 0.0
         self.unreadable = 0
         self.regions = 0
         self._dead_letter = dead_letter
         self._run = 0
+        self._halted: str | None = None
+        self._halted_at = -1
+        self._skips_through = -1
+
+    @property
+    def halted(self) -> str | None:
+        """Why the spool is not read any more; ``None`` while it is. Somebody may have said that it is to go on."""
+        if self._halted is not None and self._dead_letter.skips_through(self.worker_id) >= self._halted_at:
+            logger.warning("worker goes on: worker=%s", self.worker_id)
+            self._halted = None
+        return self._halted
 
     def read(
         self, position: Position | None, *, max_records: int, max_bytes: int, first: bool
@@ -103,11 +113,13 @@ class WorkerSpool:
                 if not first:
                     continue
                 run += 1
-                if run > UNREADABLE_RUN:
-                    self.halted = (
-                        f"{run} records in a row cannot be read, the last at offset {frame.offset}: {error}"
+                if run > UNREADABLE_RUN and not self._is_skipped(frame.offset):
+                    self._halted = (
+                        f"{run} records in a row cannot be read, the last at offset {frame.offset}: {error}. "
+                        f"'servelens collector skip --worker {self.worker_id}' puts them into the dead letter."
                     )
-                    logger.error("worker halted: worker=%s reason=%s", self.worker_id, self.halted)
+                    self._halted_at = frame.offset
+                    logger.error("worker halted: worker=%s reason=%s", self.worker_id, self._halted)
                     return number
                 if self._dead_letter.put_record(self.worker_id, frame.offset, frame.payload, str(error)):
                     self.unreadable += 1
@@ -122,6 +134,11 @@ class WorkerSpool:
                 run = 0
         self._run = run
         return None
+
+    def _is_skipped(self, offset: int) -> bool:
+        if offset > self._skips_through:
+            self._skips_through = self._dead_letter.skips_through(self.worker_id)
+        return offset <= self._skips_through
 
     def refuse(self, record: Record, offset: int, reason: str) -> None:
         """Put a record that fits no row into the dead letter."""

@@ -21,6 +21,13 @@ _config = click.option(
     show_default=True,
     help="The settings file.",
 )
+_collector_config = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The settings file.  [default: servelens.yaml]",
+)
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Started by `servelens up`.")
 
 
@@ -50,14 +57,55 @@ def proxy(config: Path, slot: str, supervised: bool) -> None:
     sys.exit(run(config, slot, supervised=supervised))
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @_config
 @_supervised
-def collector(config: Path, supervised: bool) -> None:
-    """Move records from the spool into the inference tables."""
+@click.pass_context
+def collector(context: click.Context, config: Path, supervised: bool) -> None:
+    """Move records from the spool into the inference tables; or see to the dead letter, with a subcommand."""
+    if context.invoked_subcommand is not None:
+        context.obj = config  # also `servelens collector --config F replay`
+        return
     from servelens.processes.collector import run
 
     sys.exit(run(config, supervised=supervised))
+
+
+@collector.command("replay")
+@_collector_config
+@click.option("--worker", default=None, help="Only records of this worker (its id, as 'verify' shows it).")
+@click.option(
+    "--offset", "offsets", multiple=True, type=int, help="Only this record of the worker; may be repeated."
+)
+@click.pass_context
+def collector_replay(
+    context: click.Context, config: Path | None, worker: str | None, offsets: tuple[int, ...]
+) -> None:
+    """Take what the dead letter holds into the tables, as far as it can be read now, exactly once."""
+    from servelens.processes.replay import replay
+
+    sys.exit(replay(config or context.obj, worker, offsets))
+
+
+@collector.command("skip")
+@_collector_config
+@click.option("--worker", required=True, help="The worker's id, as 'verify' shows it, or its slot.")
+@click.pass_context
+def collector_skip(context: click.Context, config: Path | None, worker: str) -> None:
+    """Let a halted spool go on: its unreadable records, as of now, go to the dead letter."""
+    from servelens.processes.replay import skip
+
+    sys.exit(skip(config or context.obj, worker))
+
+
+@cli.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def verify(config: Path, as_json: bool) -> None:
+    """Count every record: in the tables, the spool, the dead letter, dropped. Exit status 1 when they do not add up."""
+    from servelens.processes.verify import run
+
+    sys.exit(run(config, as_json=as_json))
 
 
 @cli.command()

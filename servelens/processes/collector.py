@@ -18,7 +18,7 @@ from collector.record import UNROUTED
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
 from servelens.assembly.tables import build_catalog
-from servelens.clock import SystemClock
+from servelens.clock import Clock, SystemClock
 from servelens.control.store import EndpointStore
 from servelens.database import Database
 from servelens.errors import Unavailable
@@ -30,7 +30,7 @@ from servelens.status_server import StatusServer
 logger = logging.getLogger(__name__)
 
 
-def run(config: Path, *, supervised: bool) -> int:
+def run(config: Path, *, supervised: bool, clock: Clock | None = None) -> int:
     """Run until SIGTERM or Ctrl-C, then drain what is in the spool."""
     settings = load_settings(config)
     start("collector", supervised=supervised)
@@ -42,9 +42,10 @@ def run(config: Path, *, supervised: bool) -> int:
     collector = Collector(
         settings.spool_directory,
         tables,
-        DeadLetter(settings.data_dir / "dead-letter"),
+        DeadLetter(settings.dead_letter_directory, clock),
         commit_interval_s=settings.collector.commit_interval_s,
         max_rows=settings.collector.max_rows,
+        clock=clock,
     )
     address = settings.collector
     try:
