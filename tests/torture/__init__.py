@@ -1,0 +1,1 @@
+"""Real processes, real load, and everything that can go wrong at once: does every record stay accounted for?"""
