@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=None, help="repeat the order of the faults of another run"
     )
+    parser.add_argument(
+        "--no-mount", action="store_true", help="fill the disk without a file system of its own"
+    )
     arguments = parser.parse_args()
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
@@ -35,7 +38,7 @@ def main() -> int:
         sys.stdout.flush()
 
     say(f"seed {seed} in {folder}")
-    figures = torture(folder, arguments.minutes * 60, seed, say)
+    figures = torture(folder, arguments.minutes * 60, seed, say, may_mount=not arguments.no_mount)
     if figures["problems"]:
         say(f"everything is kept in {folder}")
     else:

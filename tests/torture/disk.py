@@ -21,22 +21,26 @@ _BLOCK = bytes(1 << 16)
 
 
 class SpoolDisk:
-    """The folder ``path`` while the block runs; ``kind`` is ``tmpfs`` or ``rlimit``."""
+    """The folder ``path`` while the block runs; ``kind`` is ``tmpfs`` or ``rlimit``, the latter also if ``may_mount`` is
+    false.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, may_mount: bool = True) -> None:
         self.path = path
+        self._may_mount = may_mount and os.geteuid() == 0
         self.kind = "rlimit"
         self._limited: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
         self.path.mkdir(parents=True)
+        if not self._may_mount:
+            return self
         mount = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE_BYTES}", "tmpfs", str(self.path)]
         try:
-            mounted = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True)
+            if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
+                self.kind = "tmpfs"
         except FileNotFoundError:
             return self
-        if mounted and mounted.returncode == 0:
-            self.kind = "tmpfs"
         return self
 
     def __exit__(
