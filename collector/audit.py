@@ -5,8 +5,8 @@ The invariant of the design, for each worker: records accepted = records in the 
 so a record that is nowhere leaves a gap.
 
 Everything may be running meanwhile. Records move from the spool to the tables or the dead letter, and rows leave a
-table after a note of it: looking at these places in that order, each once, misses none that moved. Nothing is
-written, moved or kept from moving.
+table in a commit that counts them: looking at these places, and at the counts last, each once, misses none that moved.
+Nothing is written, moved or kept from moving.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import polars as pl
-
 from collector.catalog import Catalog
 from collector.dead_letter import DeadLetter
+from collector.departed_rows import departed_rows
 from collector.offset_set import CHUNK, OffsetSet, ranges, universe
 from collector.record import UNROUTED
 from collector.repeated_ids import repeated_ids
@@ -106,25 +105,24 @@ class Audit:
         books = Books()
         looks = {look.worker_id: look for look in look_at_spools(self._spool_root, books.problems)}
         dead = self._dead_letters(books)
-        tables, notes = self._tables()
+        tables = self._tables()
         rows = _Rows(books)
         for table in tables:
             rows.add(table)
-        removed = [_removals(table) for table in notes]
-        for worker_id in sorted({*looks, *rows.offsets, *dead.workers}):
-            worker = _Worker(looks.get(worker_id), rows.offsets.get(worker_id), dead, worker_id)
-            for frame in removed:
-                worker.note_removed(frame)
+        worker_ids = sorted({*looks, *rows.offsets, *dead.workers})
+        departed = [departed_rows(table, worker_ids) for table in tables]
+        for worker_id in worker_ids:
+            removed = sum(each[worker_id] for each in departed)
+            worker = _Worker(looks.get(worker_id), rows.offsets.get(worker_id), dead, worker_id, removed)
             books.workers.append(worker.books(rows.repeated.get(worker_id, 0)))
             books.regions += worker.regions_to_name()
         books.regions.sort(key=lambda region: (region.worker_id, region.segment, region.start))
         books.duplicate_ids, books.duplicate_id_rows = repeated_ids(tables, books.rows)
         return books
 
-    def _tables(self) -> tuple[list[Table], list[Table]]:
+    def _tables(self) -> list[Table]:
         self._catalog.refresh()
-        endpoints = [self._catalog.tables(name) for name in (*self._catalog.endpoints, UNROUTED)]
-        return [each.payload for each in endpoints], [each.removals for each in endpoints]
+        return [self._catalog.tables(name).payload for name in (*self._catalog.endpoints, UNROUTED)]
 
     def _dead_letters(self, books: Books) -> _Dead:
         dead = _Dead()
@@ -181,7 +179,9 @@ class _Rows:
 class _Worker:
     """What is known of one worker, and the sums."""
 
-    def __init__(self, look: SpoolLook | None, rows: OffsetSet | None, dead: _Dead, worker_id: str) -> None:
+    def __init__(
+        self, look: SpoolLook | None, rows: OffsetSet | None, dead: _Dead, worker_id: str, removed: int
+    ) -> None:
         self._worker_id = worker_id
         self._look = look
         self._rows = rows or OffsetSet()
@@ -192,17 +192,7 @@ class _Worker:
         for region in self._regions:
             for offsets in (self._lost, self._named) if region.in_dead_letter else (self._lost,):
                 offsets.add_range(region.first_missing, region.first_missing + region.missing)
-        self._removed = OffsetSet()
-        self._removed_rows = 0
-
-    def note_removed(self, notes: pl.DataFrame) -> None:
-        for first, last, count in (
-            notes.filter(pl.col("worker_id") == self._worker_id)
-            .select("first_offset", "last_offset", "row_count")
-            .iter_rows()
-        ):
-            self._removed.add_range(first, last + 1)
-            self._removed_rows += count
+        self._removed = removed
 
     def books(self, duplicates: int) -> WorkerBooks:
         look = self._look
@@ -211,7 +201,6 @@ class _Worker:
             books.directory, books.writer_alive = str(look.directory), look.writer_alive
             books.dropped, books.dropped_by_reason = look.dropped, dict(look.dropped_by_reason)
         end = self._end()
-        explained = explained_in_spool = 0
         for chunk in range(-(-end // CHUNK)):
             left = universe(chunk, end)
             for name, offsets in (
@@ -223,18 +212,15 @@ class _Worker:
                 found = left & offsets.bits(chunk)
                 setattr(books, name, getattr(books, name) + found.bit_count())
                 left ^= found
-                if name == "in_spool":
-                    explained_in_spool += (found & self._removed.bits(chunk)).bit_count()
-            explained += (left & self._removed.bits(chunk)).bit_count()
             books.missing += left.bit_count()
             if left and len(books.gaps) < MAX_GAPS:
                 _extend(books.gaps, ranges(left, chunk))
-        books.removed = min(explained, self._removed_rows)
+        books.removed = min(books.missing, self._removed)
         books.missing -= books.removed
-        # A row may be removed while the segment that it came from is still there.
-        removed_in_spool = min(explained_in_spool, self._removed_rows - books.removed)
-        books.removed += removed_in_spool
-        books.in_spool -= removed_in_spool
+        # A row may leave its table while the segment that it came from is still there.
+        in_spool_too = min(books.in_spool, self._removed - books.removed)
+        books.removed += in_spool_too
+        books.in_spool -= in_spool_too
         if not books.missing:
             books.gaps.clear()
         books.accepted = end + books.dropped
@@ -267,12 +253,6 @@ class _Worker:
         if look is not None and look.writer_alive:
             return look.next_offset
         return max(look.next_offset if look else 0, self._rows.end, self._dead.end)
-
-
-def _removals(table: Table) -> pl.DataFrame:
-    return pl.concat(
-        batches(table, ["worker_id", "first_offset", "last_offset", "row_count"], rows=_BATCH_ROWS)
-    )
 
 
 def _extend(gaps: list[tuple[int, int]], more: Iterator[tuple[int, int]]) -> None:

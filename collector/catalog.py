@@ -16,7 +16,6 @@ from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
 from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA
 from collector.record import UNROUTED
-from collector.removals import REMOVAL_SCHEMA
 from collector.score_table import SCORE_SCHEMA
 from collector.table import Table
 from servelens.errors import Invalid, Missing
@@ -55,7 +54,6 @@ class EndpointTables:
     profiles: Table
     drift: Table
     feedback: Table
-    removals: Table
 
 
 class Catalog:
@@ -150,13 +148,6 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             f"{prefix}_feedback",
             FEEDBACK_SCHEMA,
             time_column="feedback_time",
-            storage_options=storage_options,
-        ),
-        removals=Table(
-            f"{prefix}_removals",
-            REMOVAL_SCHEMA,
-            partition_by=(),
-            time_column="removed_at",
             storage_options=storage_options,
         ),
     )

@@ -6,7 +6,7 @@
     <root>/<worker id>/<offset>.json           reason, time, length
     <root>/<worker id>/<segment>.<start>-<end>.bytes    a damaged region of a segment
     <root>/<worker id>/<segment>.<start>-<end>.json     its place and reason
-    <root>/<worker id>/replayed/                        records that are in their table by now, in the same form
+    <root>/<worker id>/replayed/<offset>.json           the same note of a record that is in its table by now
     <root>/<worker id>/skip                             up to which offset no run of unreadable records halts the worker
 
 Invariant: the same record or region is there once, replayed or not, however often it is put, and an entry counts only when its
@@ -115,15 +115,13 @@ class DeadLetter:
             return (self.directory / entry.worker_id / name).read_bytes()
 
     def mark_replayed(self, entry: Entry) -> None:
-        """Move a record's entry aside: it is in its table. Raises :class:`Unavailable`."""
+        """Put a record's note aside and let its bytes go: it is in its table. Raises :class:`Unavailable`."""
         folder = self.directory / entry.worker_id
         name = f"{entry.offset:020d}"
         aside = folder / _REPLAYED
-        content = self.content(entry)
         marked = msgspec.structs.replace(entry, replayed_at=self._clock.now().isoformat())
         with self._translated():
             aside.mkdir(exist_ok=True, mode=0o700)
-            _write(aside / f"{name}.frame", content)
             _write(aside / f"{name}.json", msgspec.json.format(msgspec.json.encode(marked)))
             _sync_entries(aside)
             (folder / f"{name}.json").unlink(missing_ok=True)

@@ -108,7 +108,7 @@ class SpoolReader:
             return Batch([], [], position)
         return Batch(reading.frames, reading.corrupt, reading.position)
 
-    def look(self, position: Position | None, *, max_records: int, max_bytes: int) -> Batch:
+    def peek(self, position: Position | None, *, max_records: int, max_bytes: int) -> Batch:
         """As :meth:`read`, but the directory stays as it is: nothing is synced, noted or moved aside."""
         with _translated(self._directory.path):
             reading = self._read(position, max_records, max_bytes, act=False)

@@ -14,7 +14,7 @@ from collector.table import Table
 from collector.table_batches import batches
 
 _ID: Final = "databricks_request_id"
-_HASHES: Final = 16_000_000
+_HASHES: Final = 4_000_000
 _BATCH_ROWS: Final = 200_000
 _NAMED: Final = 20
 
@@ -46,8 +46,9 @@ def _suspects(tables: Sequence[Table], part: int, parts: int) -> pl.Series:
     """The hashes of this part that come more than once."""
     hashed = pl.col(_ID).hash()
     hashes = pl.concat(
-        batch.select(hashed).to_series().filter(batch.select(hashed % parts == part).to_series())
+        batch.select(hashed).filter(pl.col(_ID) % parts == part)
         for table in tables
         for batch in batches(table, [_ID], rows=_BATCH_ROWS)
     )
-    return hashes.filter(hashes.is_duplicated()).unique()
+    ordered = hashes.to_series().sort()
+    return ordered.filter(ordered == ordered.shift(1)).unique()

@@ -79,7 +79,7 @@ def look_at(directory: Path) -> SpoolLook:
     regions: list[DamagedRegion] = []
     position: Position | None = None
     while True:
-        batch = reader.look(position, max_records=_RECORDS, max_bytes=_BYTES)
+        batch = reader.peek(position, max_records=_RECORDS, max_bytes=_BYTES)
         _add_runs(offsets, [frame.offset for frame in batch.frames])
         regions += [_region(worker_id, region) for region in batch.corrupt]
         if not batch.frames and not batch.corrupt:

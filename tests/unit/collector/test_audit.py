@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import shutil
 import threading
@@ -10,18 +9,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 
 from collector.audit import Audit, Books, WorkerBooks
 from collector.catalog import Catalog
-from collector.removals import note_removal
 from collector.repeated_ids import repeated_ids
 from collector.spool import SpoolWriter
 from collector.worker_directory import WorkerDirectory
 from servelens.errors import SpoolFull
 from tests.unit.collector.test_ingest import NAMES, Place, record
 
-NOW = dt.datetime(2026, 3, 1, 13, tzinfo=dt.UTC)
 PARTS = ("in_table", "in_spool", "in_dead_letter", "damaged", "removed", "missing", "dropped")
 
 
@@ -56,13 +53,18 @@ def collected(place: Place) -> None:
     place.drain()
 
 
+def remove(place: Place, endpoint: str, worker: str, condition: str, count: int) -> None:
+    """As maintenance does: the commit says how many rows of the worker have left."""
+    DeltaTable(place.catalog().tables(endpoint).payload.uri).delete(
+        condition,
+        commit_properties=CommitProperties(app_transactions=[Transaction(f"deleted:{worker}", count)]),
+    )
+
+
 def test_what_is_removed_may_still_be_in_the_newest_segment(place: Place) -> None:
-    place.spool(some(30))
+    worker_id = place.spool(some(30))
     place.drain()
-    tables = place.catalog().tables("chat")
-    doomed = tables.payload.scan().filter(pl.col("spool_offset") < 6)
-    note_removal(tables.removals, doomed, reason="retention", removed_at=NOW)
-    drop_rows(place, "chat", "spool_offset < 6")
+    remove(place, "chat", worker_id, "spool_offset < 6", 2)
     worker = only(audit(place))
     assert (worker.in_table, worker.in_spool, worker.removed) == (28, 0, 2)
 
@@ -183,11 +185,8 @@ def test_a_lost_segment_is_a_gap(place: Place) -> None:
 
 def test_rows_removed_on_purpose_are_no_gap_and_hide_none(place: Place) -> None:
     collected(place)
-    tables = place.catalog().tables("chat")
-    doomed = tables.payload.scan().filter(pl.col("spool_offset").is_between(3, 12))
-    assert note_removal(tables.removals, doomed, reason="forget", removed_at=NOW) == 4
-    assert only(audit(place)).removed == 0, "a note alone explains nothing"
-    drop_rows(place, "chat", "spool_offset >= 3 AND spool_offset <= 12")
+    (worker_id,) = (worker.worker_id for worker in audit(place).workers)
+    remove(place, "chat", worker_id, "spool_offset >= 3 AND spool_offset <= 12", 4)
     books = audit(place)
     assert books.adds_up
     assert (only(books).in_table, only(books).removed) == (27, 4)

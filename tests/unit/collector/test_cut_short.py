@@ -74,7 +74,7 @@ def test_how_far_was_read_never_goes_back(tmp_path: Path) -> None:
 def test_looking_notes_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "proxy-0"
     written(directory, "a")
-    assert len(SpoolReader(directory).look(None, max_records=9, max_bytes=1 << 20).frames) == 1
+    assert len(SpoolReader(directory).peek(None, max_records=9, max_bytes=1 << 20).frames) == 1
     assert not (directory / "read").exists()
 
 
