@@ -66,7 +66,8 @@ class WorkerBooks:
 class Books:
     """The books of all workers, what is damaged, and what could not be looked at.
 
-    ``gaps`` of a worker are ``[first offset, last offset]``; ``duplicate_ids`` are request ids with more than one row.
+    ``gaps`` of a worker are ``[first offset, last offset]``, among which are also the offsets of rows that were removed;
+    ``duplicate_ids`` are request ids with more than one row.
     """
 
     workers: list[WorkerBooks] = field(default_factory=list)
@@ -249,10 +250,7 @@ class _Worker:
 
     def _end(self) -> int:
         """The offset behind the last one that counts: what came since the spool was looked at does not."""
-        look = self._look
-        if look is not None and look.writer_alive:
-            return look.next_offset
-        return max(look.next_offset if look else 0, self._rows.end, self._dead.end)
+        return self._look.next_offset if self._look else max(self._rows.end, self._dead.end)
 
 
 def _extend(gaps: list[tuple[int, int]], more: Iterator[tuple[int, int]]) -> None:

@@ -27,7 +27,7 @@ import msgspec
 from collector.reader import CorruptRegion
 from collector.worker_directory import DirectoryLock
 from servelens.clock import Clock, SystemClock
-from servelens.errors import Conflict, Unavailable
+from servelens.errors import Conflict, Missing, Unavailable
 
 _REPLAYED: Final = "replayed"
 _SKIP: Final = "skip"
@@ -105,14 +105,17 @@ class DeadLetter:
             yield entry
 
     def content(self, entry: Entry) -> bytes:
-        """The raw bytes of an entry."""
+        """The raw bytes of an entry. Raises :class:`Missing` when somebody has deleted them."""
         name = (
             f"{entry.offset:020d}.frame"
             if entry.kind == "record"
             else f"{entry.segment}.{entry.start}-{entry.end}.bytes"
         )
         with self._translated():
-            return (self.directory / entry.worker_id / name).read_bytes()
+            try:
+                return (self.directory / entry.worker_id / name).read_bytes()
+            except FileNotFoundError:
+                raise Missing(f"the bytes of {name} have been deleted") from None
 
     def mark_replayed(self, entry: Entry) -> None:
         """Put a record's note aside and let its bytes go: it is in its table. Raises :class:`Unavailable`."""

@@ -101,7 +101,7 @@ class Replay:
             try:
                 record = decode(self._dead_letter.content(entry))
                 row = rows([record], worker_id, [offset])
-            except _UNREADABLE as error:
+            except (*_UNREADABLE, Missing) as error:
                 yield Outcome(worker_id, offset, State.UNREADABLE, str(error))
                 continue
             table = self._table(record.endpoint)

@@ -106,7 +106,8 @@ def _print(books: Books) -> None:
             spans = ", ".join(
                 f"{first}" if first == last else f"{first}-{last}" for first, last in worker.gaps
             )
-            console.print(f"{kind}: {worker.worker_id} {worker.missing:,} records, offsets {spans}")
+            where = "somewhere in the offsets" if worker.removed else "offsets"
+            console.print(f"{kind}: {worker.worker_id} {worker.missing:,} records, {where} {spans}")
     if any(worker.directory is None for worker in books.workers):
         console.print(
             "Workers without a spool here are known from the tables only: they accepted at least so many, and what "

@@ -126,6 +126,15 @@ def test_a_value_that_still_fits_no_row_stays(place: Place) -> None:
     assert len(list(place.letters.entries())) == 1
 
 
+def test_an_entry_whose_bytes_were_deleted_stays_and_counts(place: Place) -> None:
+    worker = collected(place)
+    (place.letters.directory / worker / f"{1:020d}.frame").unlink()
+    heal(place, worker, 2, "a2")
+    assert replay(place) == [(1, State.UNREADABLE), (2, State.REPLAYED)]
+    books = Audit(place.spools, place.catalog(), place.letters).run()
+    assert (books.adds_up, books.workers[0].in_dead_letter) == (True, 1)
+
+
 def test_two_do_not_replay_at_once(place: Place) -> None:
     collected(place)
     with place.letters.replaying(), pytest.raises(Conflict, match="another process replays"):
