@@ -116,14 +116,6 @@ class SpoolReader:
             return Batch([], [], position)
         return Batch(reading.frames, reading.corrupt, reading.position)
 
-    def peek(self, position: Position | None, *, max_records: int, max_bytes: int) -> Batch:
-        """As :meth:`read`, for whoever is not the collector: nothing is moved or synced, so a record may not be on the
-        disk yet.
-        """
-        with _translated(self._directory.path):
-            reading = self._read(position, max_records, max_bytes, act=False)
-        return Batch(reading.frames, reading.corrupt, reading.position)
-
     def writer_alive(self) -> bool:
         """Whether a process holds the directory's lock. A writer that starts at this moment waits for the probe."""
         with _translated(self._directory.path):
