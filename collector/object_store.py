@@ -26,8 +26,10 @@ _WRONG_OPTIONS: Final = (
     "Generic Config error",
     "Failed to parse config",
     "URL scheme is not allowed",
-    "Invalid Unity Catalog Table URI",
-    "Missing configuration key",
+    "Account must be specified",
+    "Invalid Access Key",
+    "Unable to decode service account",
+    "Unable to open service account",
 )
 _REFUSED: Final = (
     "401 Unauthorized",
@@ -36,8 +38,6 @@ _REFUSED: Final = (
     "lacked valid authentication",
     "169.254.169.254",  # the machine's own credentials were asked for, since none were given
     "metadata.google.internal",
-    "Failed to get a credential",
-    "Unable to get temporary credentials",
 )
 _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
@@ -45,6 +45,19 @@ _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "The specified bucket 
 def is_remote(uri: str) -> bool:
     """Whether the table is not in a folder of this machine."""
     return "://" in uri
+
+
+def refuse_unusable(uri: str) -> None:
+    """Raise :class:`~servelens.errors.Invalid` for an address that delta-rs knows and cannot serve.
+
+    ``uc://``: deltalake 1.6.6 waits for ever once the catalog has given its credentials, with Python's lock held.
+    """
+    if uri.partition("://")[0].lower() == "uc" and is_remote(uri):
+        raise Invalid(
+            "tables cannot be reached through Unity Catalog",
+            field="tables.root",
+            fix="Name the bucket itself and register the tables as external ones; docs/storage.md says how.",
+        )
 
 
 def patient_options(uri: str, options: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -87,7 +100,7 @@ def storage_error(error: Exception, uri: str) -> ServelensError:
         return Invalid(
             f"{scheme}:// is no storage that tables can be in",
             field="tables.root",
-            fix="Use a folder, s3://, gs://, abfss:// or uc://.",
+            fix="Use a folder, s3://, gs:// or abfss://.",
         )
     if any(words in text for words in _WRONG_OPTIONS):
         return Invalid(

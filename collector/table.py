@@ -41,6 +41,7 @@ from collector.object_store import (
     is_remote,
     patient_options,
     polars_options,
+    refuse_unusable,
     storage_error,
 )
 from collector.table_columns import column_names, time_column_of, time_condition, with_columns_of
@@ -86,6 +87,7 @@ class Table:
         missing = [name for name in partition_by if name not in schema.names]
         if missing:
             raise Invalid(f"the schema has no column {missing[0]!r}", field="partition_by")
+        refuse_unusable(uri)
         self.uri = uri
         self.schema = schema
         self._partition_by = list(partition_by)

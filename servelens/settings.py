@@ -72,13 +72,15 @@ class TablesSettings(Section):
     """Where the Delta tables are."""
 
     root: str | None = Field(
-        None, description="Folder or object-store address of the tables. Default: `tables` in `data_dir`."
+        None,
+        description="Folder or object-store address (`s3://`, `gs://`, `abfss://`) of the tables. Default: `tables` in "
+        "`data_dir`.",
     )
     catalog: Name = Field("servelens", description="Default catalog of the tables.")
     schema_name: Name = Field("default", alias="schema", description="Default schema of the tables.")
     storage_options: dict[str, str] = Field(
         default_factory=dict,
-        description="Options of the object store, as delta-rs takes them. Values may be `${NAME}`.",
+        description="Options of the object store, as [delta-rs takes them](storage.md). Values may be `${NAME}`.",
     )
 
 

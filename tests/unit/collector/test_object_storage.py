@@ -199,11 +199,37 @@ def test_wrong_options_are_invalid_and_found_before_work_begins(
             opened(server, uri, **options).check()
 
 
+@pytest.mark.parametrize(
+    ("address", "options", "said"),
+    [
+        ("az://container/table", {}, "Account must be specified"),
+        (
+            "az://container/table",
+            {"azure_storage_account_name": "a", "azure_storage_account_key": "!"},
+            "Key",
+        ),
+        ("gs://bucket/table", {"google_service_account": "/no/such/file.json"}, "No such file"),
+        ("gs://bucket/table", {"google_service_account_key": "{}"}, "private_key"),
+        ("gs://bucket/table", {"google_application_credentials": "/no/such/file.json"}, "No such file"),
+    ],
+)
+def test_options_of_azure_and_google_are_looked_at_too(
+    address: str, options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(Invalid, match=rf"^tables\.storage_options: .*{said}.*docs/storage\.md"):
+        Table(address, PAYLOAD_SCHEMA, storage_options=options).check()
+
+
 def test_an_address_of_no_storage_is_invalid(server: S3Server) -> None:
     table = opened(server, "ftp3://somewhere/table")
     for action in (table.check, table.version, lambda: table.append(rows("r1"))):
         with pytest.raises(Invalid, match=r"^tables\.root: ftp3:// is no storage"):
             action()
+
+
+def test_unity_catalog_is_refused_rather_than_waited_for() -> None:
+    with pytest.raises(Invalid, match=r"^tables\.root: .*Unity Catalog.*docs/storage\.md"):
+        Table("uc://main/serving/chat_payload", PAYLOAD_SCHEMA)
 
 
 def test_a_bucket_that_does_not_exist_is_said(server: S3Server) -> None:
