@@ -106,16 +106,21 @@ class DeadLetter:
 
     def content(self, entry: Entry) -> bytes:
         """The raw bytes of an entry. Raises :class:`Missing` when somebody has deleted them."""
+        path = self.path(entry)
+        with self._translated():
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                raise Missing(f"the bytes of {path.name} have been deleted") from None
+
+    def path(self, entry: Entry) -> Path:
+        """The file of an entry's raw bytes."""
         name = (
             f"{entry.offset:020d}.frame"
             if entry.kind == "record"
             else f"{entry.segment}.{entry.start}-{entry.end}.bytes"
         )
-        with self._translated():
-            try:
-                return (self.directory / entry.worker_id / name).read_bytes()
-            except FileNotFoundError:
-                raise Missing(f"the bytes of {name} have been deleted") from None
+        return self.directory / entry.worker_id / name
 
     def mark_replayed(self, entry: Entry) -> None:
         """Put a record's note aside and let its bytes go: it is in its table. Raises :class:`Unavailable`."""

@@ -72,11 +72,9 @@ def run(config: Path, unit: str, endpoint: str | None, *, now: bool, wait_s: flo
         )
     else:
         _say(f"Their bytes are deleted: {purged} files, which readers of older versions will miss.")
-    found = dead_letters(DeadLetter(settings.data_dir / "dead-letter"), set().union(*units.values()))
-    for entry in found:
-        place = settings.data_dir / "dead-letter" / entry.worker_id
-        what = f"{entry.offset:020d}.frame" if entry.kind == "record" else f"{entry.segment} ({entry.kind})"
-        _say(f"Not deleted: the dead letter has the name in {place / what}.")
+    dead_letter = DeadLetter(settings.dead_letter_directory)
+    for entry in dead_letters(dead_letter, set().union(*units.values())):
+        _say(f"Not deleted: the dead letter has the name in {dead_letter.path(entry)}; its .json is to stay.")
     if waiting:
         workers = ", ".join(sorted({each.worker_id for each in waiting}))
         _say(f"Not deleted: records in the spool of {workers}. Start the collector, and run this again.")

@@ -208,4 +208,4 @@ def test_dead_letters_are_named(place: Place) -> None:
     dead_letter.put_record("proxy-0", 3, b"broken " + PERSON.encode(), "not a record")
     code, output = forget(place, "--unit", PERSON)
     assert code == 0
-    assert f"dead letter has the name in {dead_letter.directory}/proxy-0/{3:020d}.frame" in output
+    assert f"dead letter has the name in {dead_letter.directory}/proxy-0/{3:020d}.frame;" in output
