@@ -19,7 +19,7 @@ from collector.reader import Position, SpoolReader
 from collector.record import Record, decode
 from collector.segment import Frame
 from collector.table import Table
-from servelens.errors import Conflict, Missing, Unavailable
+from servelens.errors import Conflict, Missing
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +70,8 @@ def dead_letters(dead_letter: DeadLetter, units: Collection[str]) -> list[Entry]
     for entry in dead_letter.entries():
         try:
             content = dead_letter.content(entry)
-        except Unavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                continue  # somebody has removed the bytes
-            raise
+        except Missing:
+            continue
         if any(spelling in content for spelling in spellings):
             found.append(entry)
     return found
