@@ -179,6 +179,14 @@ def test_a_newer_database_is_refused_and_left_alone(empty: Database) -> None:
     assert version(empty) == "9999"
 
 
+def test_a_version_that_never_was_is_said(empty: Database) -> None:
+    empty.create_tables()
+    with empty.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001x'"))
+    with pytest.raises(Invalid, match=r"^database\.url: .*no version of servelens"):
+        empty.create_tables()
+
+
 def test_a_process_on_a_database_of_today_does_not_load_alembic(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'servelens.db'}"
     opened = Database(url)

@@ -20,7 +20,7 @@ from tests.s3_server import BUCKET, S3Server, s3_server
 NOON_US = 1_772_366_400_000_000
 MACHINES = ("one", "two")
 ROOT = f"s3://{BUCKET}/lake"
-BACKLOG_BYTES = 240 << 20
+BACKLOG_BYTES = 160 << 20
 BATCH_BYTES = 4 << 20
 MEMORY_BYTES = 320 << 20  # of which 200 are libraries
 
@@ -134,7 +134,7 @@ def test_a_backlog_waits_in_the_spool_not_in_memory(server: S3Server, tmp_path: 
         tmp_path, ROOT, options(server), commit_interval_s=0.2, max_bytes=BATCH_BYTES
     ) as process:
         requests(server, 4)
-        requests(server, 6)
+        requests(server, 3)
         assert psutil.Process(process.pid).memory_info().rss < MEMORY_BYTES
         server.behave("well")
         process.terminate()
