@@ -20,9 +20,9 @@ from tests.s3_server import BUCKET, S3Server, s3_server
 NOON_US = 1_772_366_400_000_000
 MACHINES = ("one", "two")
 ROOT = f"s3://{BUCKET}/lake"
-BACKLOG_BYTES = 160 << 20
+BACKLOG_BYTES = 120 << 20
 BATCH_BYTES = 4 << 20
-MEMORY_BYTES = 320 << 20  # of which 200 are libraries
+MEMORY_BYTES = 300 << 20  # of which 200 are libraries
 
 
 @pytest.fixture
