@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from hashlib import blake2b
 from random import Random
 from time import time_ns
 
@@ -49,3 +50,13 @@ def time_us(request_id: str) -> int:
     """The time in a UUIDv7, in microseconds since the Unix epoch (resolution 0.25 µs)."""
     value = uuid.UUID(request_id).int >> 64
     return (value >> 16) * 1_000 + (value & 0xFFF) * 1_000 // 4096
+
+
+def id_at(moment_us: int, event: bytes) -> str:
+    """The id of an ``event`` of that time (microseconds since the Unix epoch, not negative): a UUIDv7 whose 62 random
+    bits are a hash of the event, so that whoever sees the event again gives it the same id.
+    """
+    stamp = (moment_us << 12) // 1_000
+    tail = int.from_bytes(blake2b(event, digest_size=8).digest()) >> 2
+    value = (stamp >> 12 & 0xFFFF_FFFF_FFFF) << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | tail
+    return str(uuid.UUID(int=value))

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import AwareDatetime, Field, SecretStr, model_validator
 
 from servelens.endpoint_settings import EndpointSettings
+from servelens.intake_settings import IntakeSettings
 from servelens.section import Name, Percentage, Positive, Section, refuse_duplicates
 
 
@@ -100,6 +101,7 @@ class CollectorSettings(Section):
     max_rows: int = Field(20_000, ge=1, description="Rows in one commit at the most.")
     host: str = Field("127.0.0.1", description="Address of its health checks and metrics.")
     port: int = Field(8051, ge=0, le=65535, description="Port of its health checks and metrics.")
+    intake: IntakeSettings = Field(default_factory=IntakeSettings, description="Other ways in.")
 
 
 class SchedulerSettings(Section):

@@ -15,6 +15,8 @@ def check_addresses(settings: Settings) -> None:
     database only when there is such an address.
     """
     addresses = {"proxy.host": settings.proxy.host, "console.host": settings.console.host}
+    if settings.collector.intake.enabled:
+        addresses["collector.intake.host"] = settings.collector.intake.host
     if all(is_loopback(host) for host in addresses.values()):
         return
     database = build_database(settings)

@@ -8,8 +8,6 @@ it is as secret as the connection, so put TLS in front.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -20,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from servelens.clock import Clock
 from servelens.errors import ServelensError
+from servelens.keys.password import accept_password
 from serving_proxy.authentication import Keys, Requester, authenticate
 from serving_proxy.authentication import Scope as KeyScope
 from serving_proxy.failure import Failure
@@ -66,9 +65,7 @@ class ConsoleAccess:
 
     def _requester(self, scope: Scope) -> Requester | Failure | None:
         fields = dict(scope["headers"])
-        sent = fields.get(b"authorization", b"")
-        if sent[:6].lower() == b"basic ":
-            fields[b"authorization"] = b"Bearer " + _password(sent[6:])
+        accept_password(fields)
         now_us = self._clock.now_us()
         as_admin = authenticate(self._keys, fields, now_us, "admin")
         if not isinstance(as_admin, Failure) or as_admin.status == 401:
@@ -81,13 +78,6 @@ def needed(method: str, path: str) -> KeyScope:
     is_change = method not in ("GET", "HEAD", "OPTIONS")
     is_api = path.startswith("/api/") and not path.startswith("/api/relabel/")
     return "admin" if is_change and is_api else "annotate"
-
-
-def _password(encoded: bytes) -> bytes:
-    try:
-        return base64.b64decode(encoded.strip(), validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b""
 
 
 def _refusal(failure: Failure) -> ASGIApp:

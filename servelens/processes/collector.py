@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -37,7 +39,8 @@ def run(config: Path, *, supervised: bool, clock: Clock | None = None) -> int:
     suit_memory_to_batches()
     stop = stop_on_signals()
     database = build_database(settings)
-    tables = build_catalog(settings, _endpoints(settings, database))
+    endpoints = _endpoints(settings, database)
+    tables = build_catalog(settings, endpoints)
     tables.tables(UNROUTED).payload.check()
     collector = Collector(
         settings.spool_directory,
@@ -49,13 +52,65 @@ def run(config: Path, *, supervised: bool, clock: Clock | None = None) -> int:
     )
     address = settings.collector
     try:
-        with StatusServer(
-            address.host, address.port, lambda: ready(collector.status), lambda: metrics(collector.status)
+        with (
+            _other_ways_in(settings, database, endpoints, stop) as intake,
+            StatusServer(
+                address.host,
+                address.port,
+                lambda: _with_intake(ready(collector.status), intake.health()),
+                lambda: [*metrics(collector.status), *intake.metrics()],
+            ),
         ):
-            collector.run(stop)
+            collector.run(intake.ended)
     finally:
         database.dispose()
     return 0
+
+
+class _Intake(NamedTuple):
+    """``ended`` is set when nothing more will come, so that the spools can be drained."""
+
+    ended: threading.Event
+    health: Callable[[], tuple[bool, Mapping[str, Any]] | None] = lambda: None
+    metrics: Callable[[], Iterable[Metric]] = tuple
+
+
+@contextmanager
+def _other_ways_in(
+    settings: Settings, database: Database, endpoints: EndpointStore, stop: threading.Event
+) -> Iterator[_Intake]:
+    """CloudEvents and traces, while the block runs, when they are switched on. Raises what ended them, if they were not
+    told to end.
+    """
+    if not settings.collector.intake.enabled:
+        yield _Intake(stop)
+        return
+    # Here, since a collector without it needs no HTTP server.
+    from servelens.assembly.intake import build_intake
+    from servelens.keys.current import CurrentKeys
+    from servelens.keys.store import KeyStore
+    from servelens.processes.intake_metrics import intake_metrics
+
+    clock = SystemClock()
+    keys = CurrentKeys(KeyStore(database, clock))
+    server = build_intake(settings, endpoints, keys, clock, stop)
+    try:
+        server.start(stop)
+        yield _Intake(server.ended, lambda: server.health, lambda: intake_metrics(server.counts))
+    finally:
+        stop.set()
+        server.close()
+    if not server.ended_well:
+        raise Unavailable("the other ways in have ended by themselves; the log says why")
+
+
+def _with_intake(
+    found: tuple[bool, Mapping[str, Any]], intake: tuple[bool, Mapping[str, Any]] | None
+) -> tuple[bool, Mapping[str, Any]]:
+    if intake is None:
+        return found
+    is_ready = found[0] and intake[0]
+    return is_ready, {**found[1], "status": "ok" if is_ready else "degraded", "intake": intake[1]}
 
 
 def _endpoints(settings: Settings, database: Database) -> EndpointStore:
