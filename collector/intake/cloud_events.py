@@ -24,7 +24,8 @@ _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
 _VERSION: Final = "1.0"
 _REQUIRED: Final = ("id", "source", "type")
-_MAX_ATTRIBUTE: Final = 8_192
+_MAX_REQUIRED: Final = 2_048
+_MAX_ATTRIBUTE: Final = 65_536
 
 _decode_one = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_batch = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
@@ -135,8 +136,9 @@ def _checked(attributes: dict[str, str], data: bytes, where: str) -> CloudEvent:
         if not attributes.get(name):
             raise Refusal(400, "it is missing.", field=f"{where}{name}", fix="Every event needs one.")
     for name, value in attributes.items():
-        if len(value) > _MAX_ATTRIBUTE:
-            raise Refusal(400, f"it is longer than {_MAX_ATTRIBUTE} characters.", field=f"{where}{name}")
+        limit = _MAX_REQUIRED if name in _REQUIRED else _MAX_ATTRIBUTE
+        if len(value) > limit:
+            raise Refusal(400, f"it is longer than {limit} characters.", field=f"{where}{name}")
     return CloudEvent(attributes, _time_us(attributes.get("time"), where), data)
 
 

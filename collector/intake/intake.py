@@ -70,7 +70,7 @@ class Intake:
         self._in_spool: list[bytes] = []  # keys of halves that the journal can forget
         self._refused: list[bytes] = []  # keys that it still has to take back
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="intake-journal")
-        counts.halves_waiting = journal.waiting
+        self._count_halves()
 
     async def take(self, arrivals: Sequence[Arrival]) -> list[Step]:
         """Make all of them durable and say, in their order, what became of each.
@@ -154,13 +154,13 @@ class Intake:
         plan = partial(plan, next_offset=self._spool.next_offset, forget=self._in_spool)
         decisions = await self._off_loop(plan)
         self._in_spool = []
-        self._counts.halves_waiting = self._journal.waiting
         records = [decision for decision in decisions if decision.record is not None]
         taken, error = await self._append(records)
         for decision in taken:
             self._count(decision)
             if decision.has_half:
                 self._in_spool.append(decision.key)
+        self._count_halves()
         if error is None:
             return _Written(decisions, set(), None)
         self._refused = [decision.key for decision in records[len(taken) :]]
@@ -222,13 +222,15 @@ class Intake:
             self._in_spool = []
         except ServelensError as error:
             logger.warning("what waits was not looked through: %s", error)
-        self._counts.halves_waiting = self._journal.waiting
 
     def _count(self, decision: Decision) -> None:
         error_type = None if decision.record is None else decision.record.error_type
         if error_type not in (REQUEST_MISSING, RESPONSE_MISSING):
             error_type = "joined" if decision.step is Step.JOINED else "whole"
         self._counts.records[error_type] += 1
+
+    def _count_halves(self) -> None:
+        self._counts.halves_waiting = self._journal.waiting - len(self._in_spool)
 
     async def _off_loop(self, action: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._disk, action)

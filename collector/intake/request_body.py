@@ -11,7 +11,8 @@ from collector.intake.refusal import Refusal
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-_GZIP: Final = zlib.MAX_WBITS | 16
+_ANY_FRAME: Final = zlib.MAX_WBITS | 32  # gzip and zlib, which HTTP calls deflate
+_PACKED: Final = (b"gzip", b"x-gzip", b"deflate")
 _PIECE: Final = 1 << 20
 
 
@@ -48,12 +49,12 @@ class BodyReader:
     async def read(self, fields: Mapping[bytes, bytes], receive: Receive) -> tuple[bytes, int]:
         """The body, and how many bytes of memory are to be given back for it. Raises Refusal, and :class:`Gone`."""
         encoding = fields.get(b"content-encoding", b"").strip().lower()
-        if encoding not in (b"", b"identity", b"gzip", b"x-gzip"):
+        if encoding not in (b"", b"identity", *_PACKED):
             raise Refusal(
                 415,
                 "it is not understood.",
                 field="content-encoding",
-                fix="Send gzip, or nothing compressed.",
+                fix="Send gzip or deflate, or the plain body.",
             )
         length = fields.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._max_bytes:
@@ -75,7 +76,7 @@ class BodyReader:
                     if not message.get("more_body", False):
                         break
             body = b"".join(chunks)
-            if encoding in (b"gzip", b"x-gzip"):
+            if encoding in _PACKED:
                 packed, body = body, b""
                 for piece in self._inflated(packed):
                     self._memory.take(len(piece))
@@ -94,12 +95,12 @@ class BodyReader:
         self._memory.give_back(held)
 
     def _inflated(self, packed: bytes) -> list[bytes]:
-        """The content of one or more gzip members."""
+        """The content of a zlib stream, or of one or more gzip members."""
         pieces: list[bytes] = []
         total = 0
         try:
             while packed:
-                inflater = zlib.decompressobj(_GZIP)
+                inflater = zlib.decompressobj(_ANY_FRAME)
                 while not inflater.eof:
                     piece = inflater.decompress(packed, min(_PIECE, self._max_bytes + 1 - total))
                     packed = inflater.unconsumed_tail
@@ -108,10 +109,10 @@ class BodyReader:
                         raise self._too_large()
                     pieces.append(piece)
                     if not piece and not packed and not inflater.eof:
-                        raise Refusal(400, "the gzip body ends too early.", field="content-encoding")
+                        raise Refusal(400, "the packed body ends too early.", field="content-encoding")
                 packed = inflater.unused_data
         except zlib.error as error:
-            raise Refusal(400, f"the body is not gzip: {error}.", field="content-encoding") from error
+            raise Refusal(400, f"the body cannot be unpacked: {error}.", field="content-encoding") from error
         return pieces
 
     def _too_large(self) -> Refusal:

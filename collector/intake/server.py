@@ -43,6 +43,7 @@ _POLL_S: Final = 0.1
 _SWEEP_S: Final = 1.0
 _MEMORY: Final = 96 << 20
 _CONNECTIONS: Final = 1_000
+_BACKLOG: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,7 @@ class IntakeServer:
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=_CONNECTIONS,
+                backlog=_BACKLOG,
                 timeout_keep_alive=_QUIET_S,
                 timeout_graceful_shutdown=_GRACE_S,
             )
@@ -216,6 +218,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(
+            _BACKLOG
+        )  # from now on senders wait for the loop to start, instead of being turned away
     except OSError as error:
         listener.close()
         raise Unavailable(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from collector.intake.refusal import Refusal
@@ -14,9 +14,11 @@ from collector.record import UNROUTED
 from servelens.assembly.endpoints import build_endpoint
 from servelens.clock import Clock
 from servelens.control.store import EndpointStore
+from servelens.database import Database
 from servelens.errors import InvalidSettings, ServelensError, Unavailable
 from servelens.keys.current import CurrentKeys
 from servelens.keys.password import accept_password
+from servelens.keys.store import KeyStore
 from servelens.settings import Settings
 from serving_proxy.authentication import Keys, authenticate, check_listen, is_loopback
 from serving_proxy.endpoint import Endpoint
@@ -30,17 +32,25 @@ _REFRESH_S: Final = 0.5
 
 class IntakeDoor:
     """Who may come in and by which rules, followed as keys and endpoints change; while the database is away, as they
-    were. Until both are known nobody comes in.
+    were. Until both are known nobody comes in. ``prepare`` is called once, before the database is first asked.
     """
 
     def __init__(
-        self, store: EndpointStore, keys: CurrentKeys, clock: Clock, *, host: str, names: Mapping[str, str]
+        self,
+        store: EndpointStore,
+        keys: CurrentKeys,
+        clock: Clock,
+        *,
+        host: str,
+        names: Mapping[str, str],
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._load_keys = keys
         self._clock = clock
         self._host = host
         self._names = names
+        self._prepare: Callable[[], None] | None = prepare
         self._keys: Keys | None = None
         self._rules: Rules | None = None
         self._generation = -1
@@ -71,6 +81,9 @@ class IntakeDoor:
 
     def refresh(self) -> None:
         """Ask the database; one thread at a time. Raises Unavailable."""
+        if self._prepare is not None:
+            self._prepare()
+            self._prepare = None
         keys = self._load_keys()
         if self._rules is None or self._store.generation() != self._generation:
             self._generation, stored = self._store.state()
@@ -116,11 +129,18 @@ class IntakeDoor:
 
 
 def build_intake(
-    settings: Settings, store: EndpointStore, keys: CurrentKeys, clock: Clock, stop: threading.Event
+    settings: Settings, database: Database, store: EndpointStore, clock: Clock, stop: threading.Event
 ) -> IntakeServer:
     """The server, listening but not serving yet. Raises InvalidSettings, Conflict and Unavailable."""
     chosen, spool = settings.collector.intake, settings.spool
-    door = IntakeDoor(store, keys, clock, host=chosen.host, names=chosen.endpoints)
+    door = IntakeDoor(
+        store,
+        CurrentKeys(KeyStore(database, clock)),
+        clock,
+        host=chosen.host,
+        names=chosen.endpoints,
+        prepare=database.create_tables,
+    )
     door.check_listen()
     server = IntakeServer.open(
         IntakeConfig(

@@ -87,13 +87,9 @@ def _other_ways_in(
         return
     # Here, since a collector without it needs no HTTP server.
     from servelens.assembly.intake import build_intake
-    from servelens.keys.current import CurrentKeys
-    from servelens.keys.store import KeyStore
     from servelens.processes.intake_metrics import intake_metrics
 
-    clock = SystemClock()
-    keys = CurrentKeys(KeyStore(database, clock))
-    server = build_intake(settings, endpoints, keys, clock, stop)
+    server = build_intake(settings, database, endpoints, SystemClock(), stop)
     try:
         server.start(stop)
         yield _Intake(server.ended, lambda: server.health, lambda: intake_metrics(server.counts))

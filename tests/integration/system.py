@@ -61,7 +61,7 @@ class System:
             **self.settings,
             "proxy": {"port": self.proxy_port, **self.settings.get("proxy", {})},
             "console": {"port": self.console_port},
-            "collector": {"port": self.collector_port},
+            "collector": {"port": self.collector_port, **self.settings.get("collector", {})},
             "scheduler": {"port": free_port()},
         }
         self.folder.mkdir(parents=True, exist_ok=True)

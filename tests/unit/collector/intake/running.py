@@ -36,15 +36,17 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 
 
 class OpenDoor:
-    """Lets everybody in, or nobody while it is closed."""
+    """Lets everybody in who is not met by one of ``refusals``, which are taken in their order."""
 
     def __init__(self, rules: Rules = RULES) -> None:
-        self.refusal: Refusal | None = None
+        self.refusals: list[Refusal] = []
+        self.asked = 0
         self._rules = rules
 
     def caller(self, fields: Mapping[bytes, bytes]) -> str | None:
-        if self.refusal is not None:
-            raise self.refusal
+        self.asked += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
         return "sender"
 
     def rules(self) -> Rules:
@@ -95,7 +97,8 @@ def spooled(folder: Path) -> list[Record]:
 
 def opened(folder: Path, door: OpenDoor, **options: Any) -> IntakeServer:
     """A server that listens on any free port."""
-    config = IntakeConfig(spool_root=folder / "spool", journal=folder / "journal.db", port=0, **options)
+    options = {"port": 0, **options}
+    config = IntakeConfig(spool_root=folder / "spool", journal=folder / "journal.db", **options)
     return IntakeServer.open(config, door, SystemClock())
 
 
