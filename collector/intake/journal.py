@@ -225,17 +225,16 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        waiting = self.waiting
+        waiting, is_done = self.waiting, False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+            yield
             self._connection.execute("COMMIT")
+            is_done = True
         except sqlite3.Error as error:
-            self.waiting = waiting
-            if self._connection.in_transaction:
-                self._connection.rollback()
             raise Unavailable(f"the journal of arrivals {self._path} cannot be written: {error}") from error
+        finally:
+            if not is_done:
+                self.waiting = waiting
+                if self._connection.in_transaction:
+                    self._connection.rollback()

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Final, Self
 
@@ -36,11 +37,10 @@ SLOT: Final = "intake-0"
 """The spool directory of the way in, beside those of the proxy workers."""
 
 _BODY_S: Final = 30.0
-_QUIET_S: Final = 60
 _GRACE_S: Final = 10
 _FLUSH_S: Final = 10.0
 _POLL_S: Final = 0.1
-_SWEEP_S: Final = 1.0
+_SWEEP_S: Final = 0.5
 _MEMORY: Final = 96 << 20
 _CONNECTIONS: Final = 1_000
 _BACKLOG: Final = 1_024
@@ -48,7 +48,9 @@ _BACKLOG: Final = 1_024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeConfig:
-    """Its spool is ``spool_root/intake-0``, its journal the file ``journal``; the spool's bounds are SpoolWriter's."""
+    """Its spool is ``spool_root/intake-0``, its journal the file ``journal``; the spool's bounds are SpoolWriter's. A
+    connection on which no whole head comes for ``quiet_s`` seconds is closed.
+    """
 
     spool_root: Path
     journal: Path
@@ -57,6 +59,7 @@ class IntakeConfig:
     max_body_bytes: int = 20 << 20
     join_timeout_s: float = 300.0
     window_s: float = 3_600.0
+    quiet_s: float = 60.0
     segment_bytes: int = 64 << 20
     segment_age_s: float = 60.0
     max_bytes: int = 8 << 30
@@ -88,6 +91,7 @@ class IntakeServer:
         self.ended_well = False
         """Whether it ended because it was told to."""
         self.port = int(listener.getsockname()[1])
+        self._quiet_s = config.quiet_s
         self._listener = listener
         self._spool = spool
         self._journal = journal
@@ -108,7 +112,7 @@ class IntakeServer:
                 proxy_headers=False,
                 limit_concurrency=_CONNECTIONS,
                 backlog=_BACKLOG,
-                timeout_keep_alive=_QUIET_S,
+                timeout_keep_alive=ceil(config.quiet_s),
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )
@@ -162,7 +166,9 @@ class IntakeServer:
 
     def _run(self, stop: threading.Event) -> None:
         try:
-            asyncio.run(self._serve(stop))
+            factory = self._server.config.get_loop_factory()  # uvloop's where it is installed
+            with asyncio.Runner(loop_factory=factory) as runner:
+                runner.run(self._serve(stop))
             self.ended_well = stop.is_set()
         finally:
             self.ended.set()
@@ -191,7 +197,7 @@ class IntakeServer:
                 return
 
     async def _sweep(self) -> None:
-        """Close connections on which no whole head has come for a minute, which uvicorn would keep for ever."""
+        """Close connections on which no whole head comes, which uvicorn would keep for ever."""
         quiet: dict[HttpToolsProtocol, tuple[object, float]] = {}
         loop = asyncio.get_running_loop()
         while True:
@@ -206,7 +212,7 @@ class IntakeServer:
                     continue
                 last, since = before.get(connection, (cycle, now))
                 since = since if last is cycle else now
-                if now - since > _QUIET_S:
+                if now - since > self._quiet_s:
                     connection.transport.close()
                 else:
                     quiet[connection] = (cycle, since)

@@ -46,10 +46,12 @@ async def _run(settings: Settings, config: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    intake = settings.collector.intake
     click.echo(
         f"proxy    http://{settings.proxy.host}:{settings.proxy.port}/v1\n"
         f"console  http://{settings.console.host}:{settings.console.port}/\n"
-        f"data     {settings.data_dir}\nCtrl-C stops everything, with the spool drained.",
+        + (f"intake   http://{intake.host}:{intake.port}/\n" if intake.enabled else "")
+        + f"data     {settings.data_dir}\nCtrl-C stops everything, with the spool drained.",
         err=True,
     )
     supervisor = Supervisor(programs(settings, config), lambda line: click.echo(line, err=True))

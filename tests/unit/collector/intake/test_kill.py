@@ -11,12 +11,11 @@ import threading
 from pathlib import Path
 
 import httpx
-import pytest
 
+from tests.unit.collector.intake.exports import PROTOBUF, as_protobuf
 from tests.unit.collector.intake.running import REQUEST, RESPONSE, event_fields, spooled, until
-from tests.unit.collector.intake.test_otlp import PROTOBUF, as_protobuf
 
-KILLS = 5
+KILLS = 3
 SENDERS = 3
 
 
@@ -35,26 +34,30 @@ def send(port: int, kind: str, ident: str, body: bytes) -> int:
     ).status_code
 
 
-@pytest.mark.parametrize("first", [REQUEST, RESPONSE])
-def test_a_half_outlives_a_kill_and_meets_the_other(tmp_path: Path, first: str) -> None:
-    second = RESPONSE if first == REQUEST else REQUEST
+def test_halves_outlive_kills_and_meet_each_other(tmp_path: Path) -> None:
     bodies = {REQUEST: b'{"messages": []}', RESPONSE: b'{"choices": []}'}
+    orders = {"1": (REQUEST, RESPONSE), "2": (RESPONSE, REQUEST)}
+
+    def send_all(port: int, *places: int) -> None:
+        for ident, order in orders.items():
+            for place in places:
+                assert send(port, order[place], ident, bodies[order[place]]) == 200
+
     process, port = start(tmp_path)
-    assert send(port, first, "1", bodies[first]) == 200
+    send_all(port, 0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process, port = start(tmp_path)
-    assert send(port, first, "1", bodies[first]) == 200
-    assert send(port, second, "1", bodies[second]) == 200
+    send_all(port, 0, 1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process, port = start(tmp_path)
-    for kind in (first, second):
-        assert send(port, kind, "1", bodies[kind]) == 200
+    send_all(port, 0, 1)
     process.terminate()
     assert process.wait(30) == 0
-    (record,) = spooled(tmp_path)
-    assert (record.request, record.response) == (bodies[REQUEST], bodies[RESPONSE])
+    records = spooled(tmp_path)
+    assert [record.client_request_id for record in records] == ["1", "2"]
+    assert {(record.request, record.response) for record in records} == {(bodies[REQUEST], bodies[RESPONSE])}
 
 
 class Sender(threading.Thread):

@@ -14,21 +14,18 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import StatusCode
 
 from collector.intake.refusal import Refusal
+from tests.unit.collector.intake.exports import NOON_NS, PROTOBUF, as_protobuf
 from tests.unit.collector.intake.running import Running, running
 
-PROTOBUF = {"content-type": "application/x-protobuf"}
 JSON = {"content-type": "application/json"}
-NOON_NS = 1_777_636_800_000_000_000
 BODY_LIMIT = 200_000
 
 
@@ -73,31 +70,6 @@ def a_span(number: int = 1, **more: Any) -> dict[str, Any]:
         "unknownField": {"is": ["ignored"]},
         **more,
     }
-
-
-def as_protobuf(spans: int, service: str = "chat") -> ExportTraceServiceRequest:
-    request = ExportTraceServiceRequest()
-    group = request.resource_spans.add()
-    group.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value=service)))
-    scope = group.scope_spans.add()
-    for number in range(spans):
-        text = KeyValueList(values=[KeyValue(key="content", value=AnyValue(string_value="Hi"))])
-        role = KeyValue(key="role", value=AnyValue(string_value="user"))
-        text.values.append(role)
-        messages = ArrayValue(values=[AnyValue(kvlist_value=text)])
-        scope.spans.add(
-            trace_id=b"\x01" * 16,
-            span_id=(number + 1).to_bytes(8),
-            start_time_unix_nano=NOON_NS,
-            end_time_unix_nano=NOON_NS + 5_000_000,
-            attributes=[
-                KeyValue(key="gen_ai.operation.name", value=AnyValue(string_value="chat")),
-                KeyValue(key="gen_ai.input.messages", value=AnyValue(array_value=messages)),
-                KeyValue(key="other", value=AnyValue(bytes_value=b"\x00")),
-                KeyValue(key="empty", value=AnyValue()),
-            ],
-        )
-    return request
 
 
 @pytest.mark.parametrize("compression", [Compression.NoCompression, Compression.Gzip, Compression.Deflate])

@@ -205,6 +205,14 @@ def test_bytes_that_are_no_http_harm_nobody(run: Running) -> None:
     assert run.send(REQUEST, "1", ASKED).status_code == 200
 
 
+def test_half_a_head_is_not_waited_for(tmp_path: Path) -> None:
+    with running(tmp_path, quiet_s=0.2) as run:
+        with socket.create_connection(("127.0.0.1", run.server.port), timeout=20) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nce-id: ")
+            assert client.recv(1_000) == b""
+        assert run.send(REQUEST, "1", ASKED).status_code == 200
+
+
 def test_a_sender_that_leaves_in_the_middle_leaves_nothing(run: Running) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", run.server.port)
     connection.putrequest("POST", "/")
