@@ -149,7 +149,7 @@ class Lane:
             target[1].records.append(record)
             target[1].offsets.append(offset)
             taken += 1
-            answered_us = record.request_time_us + record.duration_us
+            answered_us = record.arrived_us or record.request_time_us + record.duration_us
             if batch.oldest_us is None or answered_us < batch.oldest_us:
                 batch.oldest_us = answered_us
         batch.rows += taken

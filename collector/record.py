@@ -40,6 +40,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ``spool_full``, ``client_disconnected``, ``internal``, ``unauthenticated``, ``forbidden``, ``rate_limited``,
     ``overloaded``, ``blocked`` (by a guardrail); ``None`` when all went well.
     ``propensity`` is the probability with which this served entity was chosen for this unit.
+    ``arrived_us`` is when a record that came in another way was whole here, for what counts as late; ``None`` for an
+    invocation of the proxy, which is whole when it is answered.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tags: dict[str, str] = {}
     endpoint_config_version: int | None = None
     attempt_details: list[Attempt] = []
+    arrived_us: int | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -87,11 +87,14 @@ def joined(request: Record, response: Record) -> Record:
         trace_id=request.trace_id or response.trace_id,
         session_id=request.session_id or response.session_id,
         tags={**response.tags, **request.tags},
+        arrived_us=max(request.arrived_us or 0, response.arrived_us or 0) or None,
     )
 
 
-def alone(kind: Kind, record: Record) -> Record:
-    """The record of a half whose other half did not come."""
+def alone(kind: Kind, record: Record, now_us: int) -> Record:
+    """The record of a half whose other half did not come until now."""
     if kind is Kind.REQUEST:
-        return msgspec.structs.replace(record, status_code=UNKNOWN_STATUS, error_type=RESPONSE_MISSING)
-    return msgspec.structs.replace(record, error_type=REQUEST_MISSING)
+        return msgspec.structs.replace(
+            record, status_code=UNKNOWN_STATUS, error_type=RESPONSE_MISSING, arrived_us=now_us
+        )
+    return msgspec.structs.replace(record, error_type=REQUEST_MISSING, arrived_us=now_us)

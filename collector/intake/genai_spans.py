@@ -163,6 +163,7 @@ def _record(
             session_id=_first(attributes, *_SESSIONS) or _first(resource, "session.id"),
             tags=tags,
             endpoint_config_version=target.config_version,
+            arrived_us=now_us,
         )
     )
 

@@ -144,7 +144,7 @@ class Journal:
                 self._connection.execute(
                     'UPDATE events SET arrived_us = ?, "offset" = ? WHERE key = ?', (now_us, next_offset, key)
                 )
-                decisions.append(Decision(key, Step.ALONE, alone(Kind(kind), decode(content)), True))
+                decisions.append(Decision(key, Step.ALONE, alone(Kind(kind), decode(content), now_us), True))
                 next_offset += 1
         return decisions
 
@@ -186,7 +186,7 @@ class Journal:
             (now_us, parts | kind, offset, key),
         )
         if settled is not None:
-            return Decision(key, Step.LATE, alone(kind, record))
+            return Decision(key, Step.LATE, alone(kind, record, now_us))
         (other,) = execute("SELECT record FROM halves WHERE key = ?", (key,)).fetchone()
         halves = (decode(other), record) if kind is Kind.RESPONSE else (record, decode(other))
         return Decision(key, Step.JOINED, joined(*halves), True)

@@ -82,6 +82,7 @@ def read_event(event: CloudEvent, rules: Rules, *, now_us: int, requester: str |
         session_id=headers.get("x-session-id"),
         tags={name: attributes[key] for key, name in _TAGS.items() if attributes.get(key)},
         endpoint_config_version=target.config_version,
+        arrived_us=now_us,
     )
     kept = target.kept(record)
     if kept is None:

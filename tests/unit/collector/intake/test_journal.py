@@ -40,6 +40,7 @@ def half(kind: Kind, name: str = "a", *, at_us: int = NOON_US) -> Arrival:
         response=None if is_request else b"said",
         model=None if is_request else "m",
         tags={kind.name: "1"},
+        arrived_us=at_us,
     )
     return arrival(key_of(name), kind, record)
 
@@ -86,6 +87,7 @@ def test_two_halves_are_one_record_in_any_order(journal: Journal, order: tuple[K
     assert (record.request, record.response, record.status_code) == (b"asked", b"said", 200)
     assert (record.request_time_us, record.duration_us) == (NOON_US, SECOND)
     assert (record.api, record.model, record.error_type) == ("chat", "m", None)
+    assert record.arrived_us == NOON_US + SECOND
     assert record.tags == {"REQUEST": "1", "RESPONSE": "1"}
     assert steps(journal, first, second) == [Step.DUPLICATE, Step.DUPLICATE]
 
@@ -121,6 +123,7 @@ def test_a_half_that_waited_long_enough_goes_alone(
     (given_up, _) = journal.give_up(before_us=NOON_US + 1, now_us=NOON_US, limit=10, next_offset=0)
     assert given_up.record is not None
     assert (given_up.record.error_type, given_up.record.status_code) == (error_type, status)
+    assert given_up.record.arrived_us == NOON_US  # it is not late before now
     # Its other half is late and goes alone as well; nothing is lost and nothing is there twice.
     other = Kind.RESPONSE if kind is Kind.REQUEST else Kind.REQUEST
     later = journal.plan([half(other), half(kind)], now_us=NOON_US, next_offset=2, forget=[given_up.key])

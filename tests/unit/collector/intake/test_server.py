@@ -16,6 +16,9 @@ import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
+from collector.catalog import Catalog, TableName
+from collector.dead_letter import DeadLetter
+from collector.ingest import Collector
 from collector.intake.arrival import REQUEST_MISSING, RESPONSE_MISSING
 from collector.intake.refusal import Refusal
 from collector.intake.request_body import BodyReader, Memory
@@ -105,6 +108,22 @@ def test_a_half_without_the_other_becomes_a_record_of_its_own(tmp_path: Path) ->
             RESPONSE_MISSING: 1,
             REQUEST_MISSING: 2,
         }
+
+
+def test_an_event_of_long_ago_does_not_make_the_collector_late(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        for kind, body in ((REQUEST, ASKED), (RESPONSE, SAID)):
+            assert run.send(kind, "1", body, time="2001-01-01T00:00:00Z").status_code == 200
+    tables = Catalog(str(tmp_path / "lake"), {"chat": TableName("main", "serving", "chat")})
+    collector = Collector(
+        tmp_path / "spool", tables, DeadLetter(tmp_path / "dead"), commit_interval_s=3_600, drain_timeout_s=30
+    )
+    until(lambda: collector.step() is not None and collector.status.lag_s > 0)
+    assert collector.status.lag_s < 3_600
+    assert collector.drain()
+    collector.close()
+    (row,) = tables.tables("chat").payload.scan().collect().iter_rows(named=True)
+    assert row["request_time"].year == 2001
 
 
 def test_a_known_event_is_new_again_after_the_window(tmp_path: Path) -> None:
