@@ -73,8 +73,10 @@ def _fields(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
         fields.append(
             (b"www-authenticate", b'Bearer, Basic realm="servelens: any name, the API key as password"')
         )
-    if refusal.status in (408, 413):
-        fields.append((b"connection", b"close"))  # the rest of the body is not worth reading
+    if refusal.status == 408:
+        # After 413 the rest of the body is read and thrown away: who is cut off while sending sees no answer, and
+        # sends the same again.
+        fields.append((b"connection", b"close"))
     return tuple(fields)
 
 

@@ -21,5 +21,5 @@ def test_a_record_that_was_spooled_before_a_field_existed_is_readable() -> None:
     assert decode(encode(record)) == record
     old = decode(msgspec.msgpack.encode(fields[:-3]))
     assert (old.tags, old.endpoint_config_version, old.attempt_details) == ({"a": "b"}, None, [])
-    shorter_attempt = decode(msgspec.msgpack.encode([*fields[:-1], [["e", "u"]]]))
+    shorter_attempt = decode(msgspec.msgpack.encode([*fields[:-2], [["e", "u"]]]))
     assert shorter_attempt.attempt_details == [Attempt("e", "u")]
