@@ -63,6 +63,7 @@ class IntakeConfig:
     segment_bytes: int = 64 << 20
     segment_age_s: float = 60.0
     max_bytes: int = 8 << 30
+    min_free_bytes: int | None = None
 
 
 class _Server(uvicorn.Server):
@@ -130,6 +131,7 @@ class IntakeServer:
                 segment_bytes=config.segment_bytes,
                 segment_age_s=config.segment_age_s,
                 max_bytes=config.max_bytes,
+                min_free_bytes=config.min_free_bytes,
                 clock=clock,
             )
             on_error.callback(spool.close, _FLUSH_S)

@@ -154,6 +154,7 @@ def build_intake(
             segment_bytes=spool.segment_bytes,
             segment_age_s=spool.segment_age_s,
             max_bytes=spool.max_bytes,
+            min_free_bytes=spool.min_free_bytes,
         ),
         door,
         clock,
