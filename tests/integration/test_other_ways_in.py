@@ -52,6 +52,20 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def secret(system: System) -> str:
+    """A key; from now on everybody needs one."""
+    made = new_key(system, "sender")
+    wait_until(lambda: send(system, RESPONSE, "nobody", SAID).status_code == 401, 20, "a key is needed")
+    return made
+
+
+def new_key(system: System, name: str) -> str:
+    command = [sys.executable, "-m", "servelens", "keys", "create", name, "--scope=invoke", "--config"]
+    done = subprocess.run([*command, str(system.config)], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def intake_url(system: System) -> str:
     return f"http://127.0.0.1:{system.loaded().collector.intake.port}"
 
@@ -61,12 +75,12 @@ def send(system: System, kind: str, ident: str, body: Any, **fields: str) -> htt
     return httpx.post(intake_url(system), content=json.dumps(body), headers=head, timeout=30)
 
 
-def insist(system: System, kind: str, ident: str, body: Any) -> None:
+def insist(system: System, kind: str, ident: str, body: Any, **fields: str) -> None:
     """Send until it is answered: the collector may be starting again."""
 
     def answered() -> bool:
         try:
-            return send(system, kind, ident, body).status_code == 200
+            return send(system, kind, ident, body, **fields).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -80,13 +94,14 @@ def trace(system: System, **headers: str) -> TracerProvider:
     return provider
 
 
-def test_a_killed_collector_joins_what_came_before_and_after(system: System) -> None:
-    insist(system, REQUEST, "call-1", ASKED)
+def test_a_killed_collector_joins_what_came_before_and_after(system: System, secret: str) -> None:
+    key = {"authorization": f"Bearer {secret}"}
+    insist(system, REQUEST, "call-1", ASKED, **key)
     child = system.child("collector")
     assert child is not None
     child.kill()
-    insist(system, RESPONSE, "call-1", SAID)
-    insist(system, REQUEST, "call-1", ASKED)
+    insist(system, RESPONSE, "call-1", SAID, **key)
+    insist(system, REQUEST, "call-1", ASKED, **key)
     row = recorded(system, "chat", by_client_id("call-1"), 30)
     assert (row["prompt_text"], row["response_text"], row["finish_reason"]) == (
         "How are you?",
@@ -100,10 +115,14 @@ def test_a_killed_collector_joins_what_came_before_and_after(system: System) -> 
     journal = system.loaded().data_dir / "intake" / "events.db"
     files = [*spool.glob("intake-0/*"), journal, journal.with_name("events.db-wal")]
     assert not any(b"ada@example.com" in file.read_bytes() for file in files if file.is_file())
+    verify = [sys.executable, "-m", "servelens", "verify", "--config", str(system.config)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert row["worker_id"] in done.stdout
 
 
-def test_traces_of_the_sdk_become_rows_and_metrics(system: System) -> None:
-    provider = trace(system)
+def test_traces_of_the_sdk_become_rows_and_metrics(system: System, secret: str) -> None:
+    provider = trace(system, authorization=f"Bearer {secret}")
     with provider.get_tracer("test").start_as_current_span("chat qwen") as span:
         span.set_attributes(
             {
@@ -141,34 +160,17 @@ def test_traces_of_the_sdk_become_rows_and_metrics(system: System) -> None:
     assert (health["status"], health["intake"]["failure"]) == ("ok", None)
 
 
-def test_a_new_key_is_needed_at_once_and_names_the_requester(system: System) -> None:
-    made = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "servelens",
-            "keys",
-            "create",
-            "kserve",
-            "--scope=invoke",
-            "--config",
-            system.config,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    secret = made.stdout.strip()
-    wait_until(lambda: send(system, REQUEST, "call-2", ASKED).status_code == 401, 20, "a key is needed")
-    head = {"authorization": f"Bearer {secret}"}
-    assert send(system, REQUEST, "call-2", ASKED, **head).status_code == 200
+def test_a_new_key_is_live_at_once_and_names_the_requester(system: System, secret: str) -> None:
+    assert send(system, REQUEST, "call-2", ASKED).status_code == 401
     # As Go's client, and so KServe's logger, sends the password of http://x:sl-…@host/.
-    answer = httpx.post(
-        intake_url(system).replace("://", f"://x:{secret}@"),
-        content=json.dumps(SAID),
-        headers=event_fields(RESPONSE, "call-2"),
-    )
-    assert answer.status_code == 200
+    address = intake_url(system).replace("://", f"://x:{new_key(system, 'kserve')}@")
+
+    def answered(kind: str, body: Any) -> bool:
+        head = event_fields(kind, "call-2")
+        return httpx.post(address, content=json.dumps(body), headers=head, timeout=30).status_code == 200
+
+    wait_until(lambda: answered(REQUEST, ASKED), 20, "the key is live")
+    assert answered(RESPONSE, SAID)
     assert recorded(system, "chat", by_client_id("call-2"), 30)["requester"] == "kserve"
 
 
