@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collector import chat_bodies
@@ -141,7 +141,6 @@ RESPONSE = maybe(
 )
 
 
-@settings(deadline=None)
 @given(REQUEST)
 @example({"messages": [{"content": "Hi"}], "model": "m"})
 @example({"messages": [{"content": ""}, {"content": "x", "tool_calls": [], "refusal": None}]})
@@ -151,7 +150,6 @@ def test_the_fast_reading_of_requests_agrees_with_the_other(body: dict[str, Any]
         assert fast == (prompt_text(body), body.get("model"))
 
 
-@settings(deadline=None)
 @given(RESPONSE)
 @example({"choices": [{"message": {"content": "Hi"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}})
 @example(

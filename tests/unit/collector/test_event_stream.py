@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.event_stream import event_data
@@ -32,7 +32,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
     assert list(event_data(b"\xef\xbb\xbfdata: a\n\n")) == [b"a"]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(LINES, min_size=1, max_size=3), max_size=5),
     st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=1, max_size=20),

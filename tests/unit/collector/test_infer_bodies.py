@@ -6,7 +6,7 @@ import json
 import struct
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.infer_bodies import BINARY_TENSORS_OMITTED
@@ -87,7 +87,6 @@ def test_other_bodies_are_text_and_marked() -> None:
     assert got["logging_error_codes"] == ["REQUEST_NOT_UTF8"]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["FP32", "BYTES", "BF16", "nonsense", 7, None]),
     st.integers(-2, 9) | st.none() | st.just("4"),

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.inference_table import PAYLOAD_SCHEMA
@@ -239,7 +239,6 @@ def test_times_before_and_far_after_the_epoch_have_their_day() -> None:
     assert [str(day) for day in table["request_date"].to_pylist()] == ["1969-12-31", "2100-01-01"]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=60), st.booleans())
 def test_any_bytes_become_a_row(request: bytes, response: bytes, is_stream: bool) -> None:
     got = row(request=request, response=response, is_stream=is_stream)

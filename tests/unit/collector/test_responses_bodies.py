@@ -149,7 +149,7 @@ VALUES = st.recursive(
         max_size=6,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_events_and_bodies_can_be_read(events: list[tuple[str, dict[str, Any]]]) -> None:
     bodies = [{**fields, "type": kind} for kind, fields in events]
     whole = aggregate(stream(STARTED, *bodies))

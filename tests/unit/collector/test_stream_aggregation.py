@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.stream_aggregation import aggregate
@@ -245,7 +245,6 @@ FIELD = st.sampled_from(
 ODD = st.dictionaries(FIELD, JSON | st.dictionaries(FIELD, JSON, max_size=3), max_size=4)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["choices", "usage", "object", "id"]), JSON | st.lists(ODD)),
@@ -256,7 +255,6 @@ def test_odd_chunks_never_raise(chunks: list[dict[str, Any]]) -> None:
     aggregate(stream(*chunks))
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40).flatmap(
         lambda text: st.tuples(st.just(text), st.lists(st.integers(0, len(text)), max_size=6))
@@ -319,7 +317,6 @@ def test_how_the_text_was_cut_into_deltas_does_not_matter(
     }
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=0))
 def test_a_stream_cut_at_any_byte_gives_a_beginning_of_the_text(place: int) -> None:
     text = "Grüße aus Ulm ☃"

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -40,7 +40,6 @@ def distribution_differences(a: Values, b: Values) -> tuple[Values, Values]:
 
 
 @given(values, values)
-@settings(deadline=None)
 def test_kolmogorov_smirnov_and_wasserstein_are_those_of_the_distribution_functions(
     a: Values, b: Values
 ) -> None:
@@ -74,7 +73,6 @@ def test_large_and_very_unequal_samples_neither_fail_nor_warn() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12))
-@settings(deadline=None)
 def test_jensen_shannon_is_scipys(pairs: list[tuple[int, int]]) -> None:
     p, q = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
     if p.sum() == 0 or q.sum() == 0:
@@ -89,7 +87,6 @@ def test_jensen_shannon_is_0_for_equal_and_1_for_disjoint_histograms() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=12))
-@settings(deadline=None)
 def test_population_stability_index_is_the_sum_of_its_parts(pairs: list[tuple[int, int]]) -> None:
     p, q = (list(side) for side in zip(*pairs, strict=True))
     total = 0.0
@@ -112,7 +109,6 @@ def test_population_stability_index_without_a_change_is_about_what_chance_gives(
 
 
 @given(values, values)
-@settings(deadline=None)
 def test_bins_count_every_value_once_and_none_is_empty(a: Values, b: Values) -> None:
     current, reference = quantile_counts(a, b)
     assert (current.sum(), reference.sum()) == (a.size, b.size)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.catalog import DRIFT_SCHEMA
@@ -56,7 +56,6 @@ def stepped_down(p_values: list[float], alpha: float) -> list[bool]:
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(1, 999))
-@settings(deadline=None)
 def test_adjusted_p_values_reject_what_holms_procedure_rejects(thousandths: list[int], alpha: int) -> None:
     p_values = [number / 1000 for number in thousandths]
     threshold = (alpha + 0.5) / 1000  # no multiple of a p-value, so that rounding decides nothing

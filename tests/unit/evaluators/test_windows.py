@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.windows import Granularity, Window
@@ -46,7 +46,6 @@ def test_windows_are_aligned_to_the_clock(granularity: str, start: str, end: str
 
 
 @given(moments, st.sampled_from(GRANULARITIES))
-@settings(deadline=None)
 def test_windows_tile_the_time_line(moment: datetime, text: str) -> None:
     granularity = Granularity.parse(text)
     window = granularity.containing(moment)
@@ -87,7 +86,6 @@ def test_closed_begins_with_the_first_whole_window() -> None:
 
 
 @given(moments, st.sampled_from(GRANULARITIES), st.integers(1, 5))
-@settings(deadline=None)
 def test_start_of_last_goes_back_as_many_windows_as_asked(moment: datetime, text: str, windows: int) -> None:
     granularity = Granularity.parse(text)
     since = granularity.start_of_last(windows, now=moment, lag=timedelta(0))

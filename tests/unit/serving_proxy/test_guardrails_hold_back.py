@@ -96,7 +96,7 @@ def pieces(text: str, cuts: set[int]) -> list[str]:
     return [text[start:stop] for start, stop in pairwise(edges)]
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(text=texts, cuts=st.sets(st.integers(1, 500), max_size=60))
 @example(text="call 4111 1111 1111 1111 12/26, or 415-555-2671.", cuts=set(range(1, 60)))
 def test_masked_as_the_whole_is(text: str, cuts: set[int]) -> None:
@@ -110,7 +110,7 @@ def test_masked_as_the_whole_is(text: str, cuts: set[int]) -> None:
     assert released + held.flush() == MASK.text(text)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     text=texts, cuts=st.sets(st.integers(1, 500), max_size=60), screen=st.sampled_from([BLOCK, WORDS, BOTH])
 )

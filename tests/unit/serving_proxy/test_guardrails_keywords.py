@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servelens.errors import InvalidSettings
@@ -61,7 +61,6 @@ def test_unusable_keywords_are_refused(word: str) -> None:
         Keywords((word,))
 
 
-@settings(deadline=None)
 @given(word=st.text(min_size=1, max_size=20), before=st.text(max_size=10), after=st.text(max_size=10))
 def test_a_keyword_among_others_is_found(word: str, before: str, after: str) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servelens.demo.prompts import prompts
@@ -77,7 +77,6 @@ def test_ordinary_prompts_are_left_alone() -> None:
     assert [prompt.text for prompt in prompts() if MASK.text(prompt.text) is not prompt.text] == []
 
 
-@settings(deadline=None)
 @given(year=st.dates(), number=st.integers(0, 10**9), price=st.decimals(0, 10**6, places=2))
 def test_dates_counts_and_prices_are_left_alone(year: object, number: int, price: object) -> None:
     text = f"Since {year} we sold {number:,} for ${price} each, {number} in all (call it {price})."
@@ -92,7 +91,6 @@ def test_blocking_names_the_kind_and_not_the_secret() -> None:
     assert "bob" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet="0123456789 +-().@ab:,\n", max_size=120))
 def test_spans_are_ordered_and_apart(text: str) -> None:
     found = PersonalData().find(text)

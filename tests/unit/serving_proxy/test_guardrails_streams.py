@@ -69,7 +69,7 @@ positions = st.sets(st.integers(1, 3000), max_size=30)
 
 
 @pytest.mark.parametrize(("build", "read"), DIALECTS)
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     text=texts,
     pieces=st.sets(st.integers(1, 120), max_size=40),
@@ -84,7 +84,6 @@ def test_masked_as_the_whole_is(
 
 
 @pytest.mark.parametrize(("build", "read"), WITH_TOOLS)
-@settings(deadline=None)
 @given(pieces=st.sets(st.integers(1, 120), max_size=40), cuts=positions)
 def test_arguments_of_tools_are_masked_as_json(
     build: Build, read: Read, pieces: set[int], cuts: set[int]
@@ -94,7 +93,6 @@ def test_arguments_of_tools_are_masked_as_json(
     assert json.loads(found["tool", 0]) == MASKED_ARGUMENTS
 
 
-@settings(deadline=None)
 @given(first=texts, second=texts, pieces=st.sets(st.integers(1, 120), max_size=40))
 def test_choices_are_apart(first: str, second: str, pieces: set[int]) -> None:
     screen = screen_of(MASKING, "output")
@@ -105,7 +103,6 @@ def test_choices_are_apart(first: str, second: str, pieces: set[int]) -> None:
 
 @pytest.mark.parametrize(("build", "read"), DIALECTS)
 @pytest.mark.parametrize("secret", ["bob@example.com", "banned", "4111 1111 1111 1111"])
-@settings(deadline=None)
 @given(pieces=st.sets(st.integers(1, 60), max_size=40))
 def test_nothing_of_what_is_blocked_is_sent(build: Build, read: Read, secret: str, pieces: set[int]) -> None:
     used = OutputFilter(BLOCKING)

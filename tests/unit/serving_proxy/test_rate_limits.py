@@ -180,7 +180,7 @@ def test_counts_that_cannot_be_shared_still_limit(tmp_path: Path, clock: ManualC
     close(alone)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(0, 20), st.integers(0, 2), st.integers(1, 8)), max_size=80),
     st.integers(1, 12),

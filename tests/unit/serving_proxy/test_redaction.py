@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.stream_aggregation import aggregate
@@ -149,7 +149,6 @@ def test_what_cannot_be_shown_to_be_clean_is_not_kept(body: bytes) -> None:
     assert Redaction(["$..ssn", "$..user.x"]).apply(body) is None
 
 
-@settings(deadline=None)
 @given(cut=st.integers(1, 90))
 def test_an_unfinished_event_does_not_leak(cut: int) -> None:
     whole = b'data: {"user":"tOpSeCrEt","choices":[]}\n\n'
@@ -314,7 +313,6 @@ def model(value: Any, steps: tuple[Step, ...]) -> Any:
     return value
 
 
-@settings(deadline=None)
 @given(
     value=documents,
     wanted=st.lists(paths, min_size=1, max_size=3),
@@ -339,7 +337,6 @@ def test_as_the_model_says(value: Any, wanted: list[str], ascii_only: bool, inde
                 assert again == line or json.loads(again or b"0") == json.loads(line)
 
 
-@settings(deadline=None)
 @given(body=st.binary(max_size=60) | st.text(alphabet='{}[]":,\\u0075ser 1n\n', max_size=60).map(str.encode))
 def test_nothing_makes_it_fail(body: bytes) -> None:
     out = Redaction(["$.user", "$..ssn", "$[0]"]).apply(body)
@@ -355,7 +352,6 @@ def test_what_is_hidden_in_the_request() -> None:
     assert not Redaction(["$.metadata.email"]).hides("metadata", "user_id")
 
 
-@settings(deadline=None)
 @given(unit=st.text(), other=st.text())
 def test_pseudonyms_are_stable_and_tell_nothing(unit: str, other: str) -> None:
     name = pseudonym(unit, b"key")

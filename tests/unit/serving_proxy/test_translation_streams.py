@@ -100,7 +100,7 @@ def recorded(kind: str, api: str, text: str) -> bytes:
 @pytest.mark.parametrize("text", ["hi", "use tools", "break"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @given(places=st.lists(st.integers(0, 1 << 20), max_size=30))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_cuts_make_no_difference(kind: str, api: str, text: str, line_end: str, places: list[int]) -> None:
     body = recorded(kind, api, text)
     uncut = passed(answer(kind, api), [body])
@@ -112,7 +112,7 @@ def test_cuts_make_no_difference(kind: str, api: str, text: str, line_end: str, 
 
 @each_pair
 @given(garbage=st.lists(st.binary(max_size=60), max_size=6), places=st.lists(st.integers(0, 500), max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_garbage_is_an_error_of_our_own(kind: str, api: str, garbage: list[bytes], places: list[int]) -> None:
     body = b"".join(b"data: %b\n\n" % piece for piece in garbage)
     uncut = passed(answer(kind, api), [body])
@@ -192,7 +192,7 @@ def whole(filtering: AnswerFilter, status: int, body: bytes) -> None:
 
 @each_pair
 @given(value=JSON | SHAPED, status=st.sampled_from([200, 201, 400, 401, 422, 498, 500, 503, 529]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_json_of_a_backend(kind: str, api: str, value: Any, status: int) -> None:
     body = json.dumps(value).encode()
     whole(answer(kind, api), status, body)
@@ -205,7 +205,7 @@ def test_any_json_of_a_backend(kind: str, api: str, value: Any, status: int) -> 
 
 @each_pair
 @given(value=JSON | SHAPED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_json_of_a_client(kind: str, api: str, value: Any) -> None:
     translation = translation_for(kind, api)  # type: ignore[arg-type]
     assert translation is not None
@@ -238,7 +238,7 @@ def test_deep_nesting(kind: str, api: str, depth: int) -> None:
 
 @pytest.mark.parametrize(("kind", "api"), [pair for pair in PAIRS if pair[0] != "embeddings"])
 @given(places=st.lists(st.integers(0, 1 << 20), max_size=10))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_what_came_before_a_fault_is_given(kind: str, api: str, places: list[int]) -> None:
     events = recorded(kind, api, "hi").split(b"\n\n")
     half = b"".join(event + b"\n\n" for event in events[:2])
