@@ -56,7 +56,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def secret(system: System) -> str:
     """A key; from now on everybody needs one."""
     made = new_key(system, "sender")
-    wait_until(lambda: send(system, RESPONSE, "nobody", SAID).status_code == 401, 20, "a key is needed")
+    # Of a kind that is never kept: before the key is live, anything else would wait for its other half.
+    wait_until(
+        lambda: send(system, "com.example.other", "nobody", {}).status_code == 401, 20, "a key is needed"
+    )
     return made
 
 
