@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="rows/s of the collector beside a bare write_deltalake")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", type=int, default=200_000, help="small records a round")
-    parser.add_argument("--large", type=int, default=10_000, help="large records a round")
+    parser.add_argument("--large", type=int, default=20_000, help="large records a round")
     parser.add_argument(
         "--backlog", type=int, default=5_000_000, help="small records that wait; 0 leaves it out"
     )

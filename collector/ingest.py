@@ -24,7 +24,7 @@ from collector.dead_letter import DeadLetter
 from collector.ingest_status import IngestStatus
 from collector.lane import Commit, Lane, commit
 from collector.record import UNROUTED
-from collector.side_lane import SideLane
+from collector.side_lane import SideLane, failure_reason
 from collector.spool_root import SpoolRoot
 from collector.table import Table
 from collector.worker_spool import WorkerSpool
@@ -84,6 +84,7 @@ class Collector:
         self._look_around_at = now
         self._main_retry_at = now
         self._idle = False
+        self._deletable = False
         self._in_table = 0
         self._last_commit_us: int | None = None
         self._draining = False
@@ -132,6 +133,9 @@ class Collector:
         moved = self._step_main(now)
         for side in list(self._side.values()):
             moved |= self._step_side(side, now)
+        if self._deletable:  # after the next commit was begun: it should not wait for this
+            self._deletable = False
+            self._delete_segments()
         return moved
 
     def close(self) -> None:
@@ -156,6 +160,8 @@ class Collector:
             read, idle = False, True
             if self._full(lane):
                 idle = False
+                if lane.in_flight is not None:
+                    lane.build()
             else:
                 for worker in self._spools:
                     if worker.halted is None:
@@ -192,7 +198,7 @@ class Collector:
         if lane.jobs:
             return False
         lane.finish_batch()
-        self._delete_segments()
+        self._deletable = True
         return True
 
     def _split(self, uri: str, error: BaseException, now: float) -> None:
@@ -206,7 +212,7 @@ class Collector:
         if job is not None and not job.done():
             lane.jobs[uri] = job
         first = main.in_flight or main.batch
-        reason = self._reason(uri, error)
+        reason = failure_reason(uri, error)
         self._side[uri] = SideLane(uri, lane, reason, now=now, behind_since_us=first.oldest_us)
         main.give_up(uri)
 
@@ -219,7 +225,7 @@ class Collector:
             del lane.jobs[side.uri]
             error = job.exception()
             if error is not None:
-                side.failed(self._reason(side.uri, error), now=now)
+                side.failed(failure_reason(side.uri, error), now=now)
             elif lane.in_flight is None:
                 self._in_table += job.result().rows
                 side.start_over(
@@ -229,7 +235,7 @@ class Collector:
                 self._note_commit(side.uri, lane, job.result())
                 side.succeeded()
                 lane.finish_batch()
-                self._delete_segments()
+                self._deletable = True
             return True
         if now < side.retry_at or not self._look_up(side, now):
             return False
@@ -241,7 +247,7 @@ class Collector:
                     lane.finish_batch()
                 return True
         except Unavailable as error:
-            side.failed(self._reason(side.uri, error), now=now)
+            side.failed(failure_reason(side.uri, error), now=now)
             return False
         if not read and lane.batch.empty and self._caught_up(side):
             self._merge(side)
@@ -260,7 +266,7 @@ class Collector:
         lookup, side.lookup = side.lookup, None
         error = lookup.exception()
         if error is not None:
-            side.failed(self._reason(side.uri, error), now=now)
+            side.failed(failure_reason(side.uri, error), now=now)
             return False
         for name, version in lookup.result().items():
             if version is not None:
@@ -364,13 +370,6 @@ class Collector:
                 logger.warning("segments not deleted: worker=%s reason=%s", name, error)
             else:
                 self._deleted[name] = safe
-
-    def _reason(self, uri: str, error: BaseException) -> str:
-        if isinstance(error, ServelensError | TimeoutError):
-            logger.warning("table does not take commits: table=%s reason=%s", uri, error)
-        else:
-            logger.error("commit failed: table=%s", uri, exc_info=error)
-        return str(error)
 
     def _report(self, now: float) -> None:
         lanes = [self._main, *(side.lane for side in self._side.values())]

@@ -110,13 +110,22 @@ class Lane:
         self.through[name] = self.batch.reached[name] = reading.position.next_offset - 1
         if reading.last_offset is not None:
             self.batch.ends[name] = reading.last_offset
-        large = self.batch.loose >= _CHUNK_BYTES
-        for (uri, _), waiting in self.batch.waiting.items():
-            if large or len(waiting.records) >= _CHUNK_ROWS:
-                self._build(uri, waiting)
-        if large:
-            self.batch.loose = 0
+        if self.batch.loose >= _CHUNK_BYTES:
+            self.build()
+        else:
+            for (uri, _), waiting in self.batch.waiting.items():
+                if len(waiting.records) >= _CHUNK_ROWS:
+                    self._build(uri, waiting)
         return True
+
+    def build(self) -> None:
+        """Make rows of all that was read: a full batch that waits for its turn has no better time for it.
+
+        Raises what :meth:`close_batch` raises.
+        """
+        for (uri, _), waiting in self.batch.waiting.items():
+            self._build(uri, waiting)
+        self.batch.loose = 0
 
     def _sort(
         self,
@@ -174,8 +183,7 @@ class Lane:
         row.
         """
         batch = self.batch
-        for (uri, _), waiting in batch.waiting.items():
-            self._build(uri, waiting)
+        self.build()
         commits: dict[str, tuple[pa.Table, dict[str, int]]] = {}
         for uri, parts in batch.parts.items():
             if parts:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 
 from collector.lane import Lane
+from servelens.errors import ServelensError
+
+logger = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.2
 _LAST_RETRY_S = 10.0
@@ -43,3 +47,12 @@ class SideLane:
         """The table takes commits again."""
         self.reason = None
         self._delay_s = _FIRST_RETRY_S
+
+
+def failure_reason(uri: str, error: BaseException) -> str:
+    """Say in the log that a table does not take its commit; the reason in a sentence."""
+    if isinstance(error, ServelensError | TimeoutError):
+        logger.warning("table does not take commits: table=%s reason=%s", uri, error)
+    else:
+        logger.error("commit failed: table=%s", uri, exc_info=error)
+    return str(error)
