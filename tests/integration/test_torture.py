@@ -11,7 +11,7 @@ import pytest
 
 from tests.torture.run import torture
 
-FAULTS_S = 20.0
+FAULTS_S = 50.0
 
 
 @pytest.mark.timeout(300)
