@@ -60,7 +60,7 @@ class Collector:
         *,
         commit_interval_s: float = 1.0,
         max_rows: int = 20_000,
-        max_bytes: int = 16 << 20,
+        max_bytes: int = 12 << 20,
         drain_timeout_s: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
