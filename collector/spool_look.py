@@ -82,16 +82,16 @@ def look_at(directory: Path) -> SpoolLook:
         batch = reader.peek(position, max_records=_RECORDS, max_bytes=_BYTES)
         _add_runs(offsets, [frame.offset for frame in batch.frames])
         regions += [_region(worker_id, region) for region in batch.corrupt]
+        position = batch.position
         if not batch.frames and not batch.corrupt:
             break
-        position = batch.position
     next_offset = 0 if position is None else position.next_offset
     folder = WorkerDirectory(directory)
     try:
         counters = folder.read_counters()
-        if not alive and position is None:
+        if position is None:
             next_offset = folder.witnessed_offset()
-        elif not alive and position is not None:
+        elif not alive:
             tail = _unnamed_tail(folder, worker_id, position)
             if tail is not None:
                 regions.append(tail)

@@ -97,6 +97,18 @@ def test_records_count_where_they_are(place: Place) -> None:
     assert [(worker.in_table, worker.in_spool) for worker in audit(place).workers] == [(42, 0), (5, 0)]
 
 
+def test_a_worker_that_has_just_started_again_has_its_past(place: Place) -> None:
+    collected(place)
+    writer = SpoolWriter.open(place.spools / "proxy-0")
+    try:
+        place.drain()  # deletes what is behind the new segment, which is empty
+        worker = only(audit(place))
+        assert worker.writer_alive
+        assert (worker.accepted, worker.in_table, worker.in_spool) == (31, 31, 0)
+    finally:
+        writer.close(10)
+
+
 def test_looking_changes_nothing(place: Place) -> None:
     place.spool(some(3))
     segment = place.segments()[0]
