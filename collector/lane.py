@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collector.normalize import rows
+from collector.normalize import UNFIT, rows
 from collector.reader import Position
 from collector.record import Record
 from collector.table import Table
@@ -23,15 +23,6 @@ from collector.worker_spool import Reading, WorkerSpool
 
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 8 << 20
-_UNFIT = (
-    pa.ArrowException,
-    ArithmeticError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-)
 
 
 @dataclass(slots=True)
@@ -233,7 +224,7 @@ def _rows_that_fit(worker: WorkerSpool, records: list[Record], offsets: list[int
     """The rows of all records but those that fit no row: these are found by halving, and refused."""
     try:
         return [rows(records, worker.worker_id, offsets)]
-    except _UNFIT as error:
+    except UNFIT as error:
         if len(records) == 1:
             worker.refuse(records[0], offsets[0], str(error))
             return []

@@ -24,6 +24,16 @@ from collector.stream_aggregation import aggregate
 
 REQUEST_NOT_UTF8: Final = "REQUEST_NOT_UTF8"
 RESPONSE_NOT_UTF8: Final = "RESPONSE_NOT_UTF8"
+UNFIT: Final = (
+    pa.ArrowException,
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+"""What :func:`rows` may raise for a record that fits no row."""
 _NO_ANSWER: Final = Answer()
 
 
@@ -31,8 +41,8 @@ def rows(records: Sequence[Record], worker_id: str, offsets: Sequence[int]) -> p
     """The rows of ``records``, which ``worker_id`` spooled at ``offsets``, with the columns of the inference
     table.
 
-    Raises :class:`pyarrow.ArrowInvalid`, :class:`OverflowError` or :class:`ValueError` when a value does not
-    fit its column; :func:`rows` of one record at a time then tells which.
+    Raises one of :data:`UNFIT` when a value does not fit its column; :func:`rows` of one record at a time then tells
+    which.
     """
     records = [readable(record) if record.api == "infer" else record for record in records]
     prompts: list[str | None] = []

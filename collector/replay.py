@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from collector.catalog import Catalog
 from collector.dead_letter import DeadLetter, Entry
-from collector.normalize import rows
+from collector.normalize import UNFIT, rows
 from collector.record import UNROUTED, decode
 from collector.table import Table
 from collector.table_batches import batches
@@ -34,16 +34,7 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 200
 _ATTEMPTS: Final = 3
-_UNREADABLE: Final = (
-    msgspec.DecodeError,
-    pa.ArrowException,
-    ArithmeticError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-)
+_UNREADABLE: Final = (msgspec.DecodeError, *UNFIT)
 
 
 class State(StrEnum):
