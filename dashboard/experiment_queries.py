@@ -1,7 +1,7 @@
 """An experiment's newest report, looked at again when the tables have moved on.
 
 A look reads the experiment's whole life, so it happens at most once a minute however many people watch, unless somebody
-asks for one; looking costs no error probability (:mod:`experiments.sequential`).
+asks for one; looking costs no error probability (:mod:`experiments.statistics.sequential`).
 """
 
 from __future__ import annotations

@@ -12,11 +12,9 @@ import math
 from collections.abc import Mapping
 
 from collector.catalog import EndpointTables
-from experiments.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect
 from experiments.experiment import Experiment, Variant
-from experiments.measurement import Measured, Measurements, measure
+from experiments.measurement.measure import Measured, Measurements, measure
 from experiments.metrics import Metric
-from experiments.ratio_check import RatioCheck, check_ratio
 from experiments.report import (
     AlwaysValidResult,
     Comparison,
@@ -27,11 +25,13 @@ from experiments.report import (
     SampleRatio,
     VariantResult,
 )
-from experiments.sequential import DEFAULT_PLANNED_UNITS, always_valid
-from experiments.significance import fixed_horizon, lift
-from experiments.statistic import CrossMoments, Moments
+from experiments.statistics.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect
+from experiments.statistics.ratio_check import RatioCheck, check_ratio
+from experiments.statistics.sequential import DEFAULT_PLANNED_UNITS, always_valid
+from experiments.statistics.significance import fixed_horizon, lift
+from experiments.statistics.statistic import CrossMoments, Moments
+from experiments.statistics.tuning import tune
 from experiments.store import ExperimentStore, RunningP
-from experiments.tuning import tune
 from experiments.verdict import judge, sentence, split_reason
 from servelens.clock import Clock
 

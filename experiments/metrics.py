@@ -1,7 +1,7 @@
 """What can be measured: each metric's kind, scale and direction, in words that the verdict uses.
 
 Light on purpose: an experiment checks its metrics' names when it is built, and the proxy builds
-experiments. How a value is read from the tables is in :mod:`experiments.measurement`.
+experiments. How a value is read from the tables is in :mod:`experiments.measurement.measure`.
 
 Times and perplexity have heavy tails and are analysed on the log scale, where the estimate is a geometric
 mean ("typical") and a difference is a ratio. The other metrics are plain means.

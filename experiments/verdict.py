@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from experiments.effect import Effect
 from experiments.metrics import Metric
-from experiments.ratio_check import RatioCheck
 from experiments.report import Comparison, MetricResult, Verdict
-from experiments.sequential import AlwaysValid
-from experiments.significance import Lift
+from experiments.statistics.effect import Effect
+from experiments.statistics.ratio_check import RatioCheck
+from experiments.statistics.sequential import AlwaysValid
+from experiments.statistics.significance import Lift
 from experiments.store import RunningP
 
 _MANY_TIMES = 1.0

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.effect import Effect, Stratum, effect
 from experiments.metrics import Metric
-from experiments.sequential import always_valid
-from experiments.statistic import Moments
-from experiments.tuning import tune
+from experiments.statistics.effect import Effect, Stratum, effect
+from experiments.statistics.sequential import always_valid
+from experiments.statistics.statistic import Moments
+from experiments.statistics.tuning import tune
 
 Floats = NDArray[np.float64]
 # Units in, their numbers of records and sums of values out.

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from experiments.effect import Effect, Stratum, effect
 from experiments.metrics import metric_for
-from experiments.sequential import always_valid
-from experiments.significance import Lift, lift
+from experiments.statistics.effect import Effect, Stratum, effect
+from experiments.statistics.sequential import always_valid
+from experiments.statistics.significance import Lift, lift
 from experiments.store import RunningP
 from experiments.verdict import judge, lift_words, value_words
-from tests.unit.experiments.test_statistic import moments
+from tests.unit.experiments.statistics.test_statistic import moments
 
 
 def _judged(name: str, shift: float, *, earlier: RunningP | None = None) -> tuple[str, str]:

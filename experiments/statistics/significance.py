@@ -19,9 +19,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import fisher_exact
 
-from experiments.effect import Effect, Spread
 from experiments.metrics import Metric
-from experiments.statistic import Moments
+from experiments.statistics.effect import Effect, Spread
+from experiments.statistics.statistic import Moments
 
 _FEWEST_EXPECTED = 5.0
 

@@ -14,7 +14,7 @@ from typing import Final
 import polars as pl
 
 from experiments.experiment import Experiment
-from experiments.exposures import (
+from experiments.measurement.exposures import (
     EXCLUDED,
     IN_TWO_VARIANTS,
     excluded_counts,
@@ -23,7 +23,7 @@ from experiments.exposures import (
     in_two_variants,
 )
 from experiments.metrics import Metric, metric_for
-from experiments.statistic import CrossMoments, Moments
+from experiments.statistics.statistic import CrossMoments, Moments
 from servelens.errors import Unavailable
 
 Cell = tuple[int, str]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from experiments.ratio_check import THRESHOLD, check_ratio
+from experiments.statistics.ratio_check import THRESHOLD, check_ratio
 
 EVEN = {0: {"champion": 50.0, "challenger": 50.0}}
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments.effect import Effect, Stratum, Undecided, effect
 from experiments.metrics import metric_for
-from experiments.statistic import Moments
-from tests.unit.experiments.test_statistic import moments
+from experiments.statistics.effect import Effect, Stratum, Undecided, effect
+from experiments.statistics.statistic import Moments
+from tests.unit.experiments.statistics.test_statistic import moments
 
 ERRORS, LATENCY, TOXICITY = metric_for("error_rate"), metric_for("latency_ms"), metric_for("score:toxicity")
 

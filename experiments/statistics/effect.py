@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.metrics import Metric
-from experiments.statistic import CrossMoments, Moments
+from experiments.statistics.statistic import CrossMoments, Moments
 
 CONTROL, TREATMENT = 0, 1
 

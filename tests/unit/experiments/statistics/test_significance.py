@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import hypergeom, ttest_ind
 from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
-from experiments.effect import Effect, Spread, Stratum, effect
 from experiments.metrics import Metric, metric_for
-from experiments.significance import fieller, fixed_horizon, lift, newcombe_interval
-from experiments.statistic import Moments
-from tests.unit.experiments.test_effect import binary
-from tests.unit.experiments.test_statistic import moments
+from experiments.statistics.effect import Effect, Spread, Stratum, effect
+from experiments.statistics.significance import fieller, fixed_horizon, lift, newcombe_interval
+from experiments.statistics.statistic import Moments
+from tests.unit.experiments.statistics.test_effect import binary
+from tests.unit.experiments.statistics.test_statistic import moments
 
 ERRORS, LATENCY, TOXICITY = metric_for("error_rate"), metric_for("latency_ms"), metric_for("score:toxicity")
 

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import dirichlet_multinomial, multinomial, norm, t
 
-from experiments.sequential import (
+from experiments.statistics.sequential import (
     always_valid,
     critical_value,
     multinomial_log_e,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.experiment import Experiment
-from experiments.measurement import Measured, Measurements, measure
-from experiments.statistic import Moments
+from experiments.measurement.measure import Measured, Measurements, measure
+from experiments.statistics.statistic import Moments
 from tests.unit.experiments.records import START, experiment, payload, payload_frame, score, score_frame
 
 

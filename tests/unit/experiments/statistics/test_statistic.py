@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from experiments.effect import CONTROL, TREATMENT, Effect, Stratum, effect
 from experiments.metrics import metric_for
-from experiments.statistic import CrossMoments, Moments
+from experiments.statistics.effect import CONTROL, TREATMENT, Effect, Stratum, effect
+from experiments.statistics.statistic import CrossMoments, Moments
 
 LOG = metric_for("latency_ms")
 

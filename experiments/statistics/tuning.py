@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.effect import Effect
-from experiments.sequential import planned_r
+from experiments.statistics.effect import Effect
+from experiments.statistics.sequential import planned_r
 
 # On fewer units in an arm the standard error is too uncertain to fix κ for the life of the experiment.
 UNITS_TO_FREEZE = 30

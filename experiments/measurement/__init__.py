@@ -1,0 +1,1 @@
+"""From the tables to sums per unit, phase and variant."""

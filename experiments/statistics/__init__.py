@@ -1,0 +1,1 @@
+"""The statistical methods of experiments, one a file; numbers in, numbers out."""
