@@ -3,35 +3,41 @@ started.
 
 Light on purpose: the proxy imports it, so nothing here may import scipy, polars or a database. An
 experiment that exists is a valid one: every combination that could not be assigned or analysed is refused
-when it is built.
+when it is built (:mod:`experiments.definition_rules`).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
-from experiments.metrics import metric_for
-from servelens.errors import Invalid
+from experiments.definition_rules import validate
+from experiments.guardrail import Guardrail
+from experiments.ramp import Bandit, Ramp, Step, Webhook
 
 Unit = Literal["user", "session", "request"]
-Kind = Literal["ab"]
-
-_WEIGHT_TOLERANCE = 1e-6
-_MAX_NAME = 200
+Kind = Literal["ab", "canary", "shadow", "bandit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One arm: its name, the served entity that answers for it, and its weight in percent of the
-    experiment.
+    experiment. A shadow experiment's treatments have no weight: they answer what the control answers.
     """
 
     name: str
     served_entity: str
-    weight: float
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a served entity's tokens cost, per million."""
+
+    served_entity: str
+    input_per_million: float
+    output_per_million: float
 
 
 class Assignment(NamedTuple):
@@ -45,12 +51,19 @@ class Assignment(NamedTuple):
 class Experiment:
     """A comparison of variants on one endpoint.
 
-    ``share`` is the percentage of the endpoint's units that take part; the others follow the endpoint's
-    routes. ``salt`` seeds the assignment (the experiment's name when empty): it stays the same for the life
-    of the experiment, so a unit keeps its variant even when ``share`` grows. ``phase`` counts changes of
-    weights (``share`` may change within a phase: it moves no unit between variants); an analysis never
-    pools two phases. ``alpha`` is the two-sided error probability; ``planned_units`` the planned total over
-    all variants, at which the always-valid interval is tightest.
+    ``share`` is the percentage of the endpoint's units that take part: those whose place in the ``layer`` lies
+    in [``share_from``, ``share_from`` + ``share``). Experiments of one layer are exclusive, so their places may not
+    overlap; a growing share keeps whom it has. The other units follow the endpoint's routes. ``salt`` seeds the
+    assignment (the experiment's name when empty): it stays the same for the life of the experiment, so a unit
+    keeps its variant even when ``share`` grows. ``phase`` counts changes of weights (``share`` may change within
+    a phase: it moves no unit between variants); an analysis never pools two phases.
+
+    ``alpha`` is the two-sided error probability; ``planned_units`` the planned total over all variants, at which
+    the always-valid interval is tightest. Before ``minimum_duration_s`` and ``minimum_events`` records of each
+    variant there is no verdict. With ``committed_looks`` the horizon ``planned_units`` is a promise, and a
+    group-sequential design with that many looks decides. ``outcome_window_s`` is how long feedback may take: a
+    record's feedback counts when that time is over. ``cuped_days`` of the units' earlier traffic reduce the
+    variance. ``guardrails`` can only stop. ``rollout`` is a canary's, ``bandit`` a bandit's.
 
     Raises :class:`~servelens.errors.Invalid`, naming the field, for anything that could not be assigned or
     analysed.
@@ -73,23 +86,47 @@ class Experiment:
     phase: int = 0
     alpha: float = 0.05
     planned_units: int | None = None
+    co_primary_metrics: tuple[str, ...] = ()
+    guardrails: tuple[Guardrail, ...] = ()
+    layer: str = ""
+    share_from: float = 0.0
+    minimum_duration_s: float = 0.0
+    minimum_events: int = 0
+    committed_looks: int = 0
+    outcome_window_s: float = 86_400.0
+    cuped_days: float = 0.0
+    prices: tuple[Price, ...] = ()
+    rollout: Ramp | None = None
+    bandit: Bandit | None = None
     # Decided once here and not for each request: (upper end in [0, 1], what is assigned below it), ascending.
     arms: tuple[tuple[float, Assignment], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "treatments", tuple(self.treatments))
-        object.__setattr__(self, "secondary_metrics", tuple(self.secondary_metrics))
+        for name in ("treatments", "secondary_metrics", "co_primary_metrics", "guardrails", "prices"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "salt", self.salt or self.name)
-        _validate(self)
+        object.__setattr__(self, "layer", self.layer or self.endpoint)
+        if self.kind == "canary" and self.rollout is None:
+            object.__setattr__(self, "rollout", Ramp())
+        if self.kind == "bandit" and self.bandit is None:
+            object.__setattr__(self, "bandit", Bandit())
+        validate(self)
+        object.__setattr__(self, "arms", self._arms() if self.assigns else ())
+
+    def _arms(self) -> tuple[tuple[float, Assignment], ...]:
         chosen = [variant for variant in self.variants if variant.weight > 0]
         uppers = list(accumulate(variant.weight / 100.0 for variant in chosen))
         uppers[-1] = 1.0  # a sum of floats may end just under 1 and leave a unit without a variant
         share = self.share / 100.0
-        arms = tuple(
+        return tuple(
             (upper, Assignment(variant, share * variant.weight / 100.0))
             for upper, variant in zip(uppers, chosen, strict=True)
         )
-        object.__setattr__(self, "arms", arms)
+
+    @property
+    def assigns(self) -> bool:
+        """Whether it decides who answers; a shadow experiment only watches."""
+        return self.kind != "shadow"
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -97,9 +134,19 @@ class Experiment:
         return (self.control, *self.treatments)
 
     @property
+    def primary_metrics(self) -> tuple[str, ...]:
+        """The metrics that the verdict rests on, each with its share of the error probability."""
+        return (self.primary_metric, *self.co_primary_metrics)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
-        """The primary metric first, then the secondary ones."""
-        return (self.primary_metric, *self.secondary_metrics)
+        """The primary metrics first, then the secondary ones, then those that only a guardrail needs."""
+        named = (
+            *self.primary_metrics,
+            *self.secondary_metrics,
+            *(guardrail.metric for guardrail in self.guardrails),
+        )
+        return tuple(dict.fromkeys(named))
 
     def with_weights(self, weights: dict[str, float], *, share: float | None = None) -> Experiment:
         """The same experiment in its next phase: other weights, optionally another share; units keep their
@@ -115,95 +162,37 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """The definition as JSON-able values; :func:`experiment_from_dict` reads it back."""
-        return {
-            "name": self.name,
-            "endpoint": self.endpoint,
-            "control": _variant_dict(self.control),
-            "treatments": [_variant_dict(variant) for variant in self.treatments],
-            "primary_metric": self.primary_metric,
-            "secondary_metrics": list(self.secondary_metrics),
-            "kind": self.kind,
-            "unit": self.unit,
-            "share": self.share,
-            "salt": self.salt,
-            "phase": self.phase,
-            "alpha": self.alpha,
-            "planned_units": self.planned_units,
-        }
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.init}
 
 
 def experiment_from_dict(definition: dict[str, Any]) -> Experiment:
-    """The experiment that :meth:`Experiment.to_dict` wrote."""
+    """The experiment that :meth:`Experiment.to_dict` wrote; an older one lacks what was not known then."""
     values = dict(definition)
     values["control"] = Variant(**values["control"])
     values["treatments"] = tuple(Variant(**variant) for variant in values["treatments"])
-    values["secondary_metrics"] = tuple(values["secondary_metrics"])
+    values["guardrails"] = tuple(Guardrail(**each) for each in values.get("guardrails", ()))
+    values["prices"] = tuple(Price(**each) for each in values.get("prices", ()))
+    if values.get("rollout") is not None:
+        rollout = dict(values["rollout"])
+        rollout["steps"] = tuple(Step(**step) for step in rollout["steps"])
+        rollout["webhooks"] = tuple(Webhook(**webhook) for webhook in rollout.get("webhooks", ()))
+        values["rollout"] = Ramp(**rollout)
+    if values.get("bandit") is not None:
+        values["bandit"] = Bandit(**values["bandit"])
+    for name in ("secondary_metrics", "co_primary_metrics"):
+        values[name] = tuple(values.get(name, ()))
     return Experiment(**values)
 
 
-def _variant_dict(variant: Variant) -> dict[str, Any]:
-    return {"name": variant.name, "served_entity": variant.served_entity, "weight": variant.weight}
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Variant | Guardrail | Price | Ramp | Bandit):
+        return {name: _plain(each) for name, each in asdict(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
 
 
 def _reweighted(variant: Variant, weights: dict[str, float]) -> Variant:
     return replace(variant, weight=weights.get(variant.name, variant.weight))
-
-
-def _validate(experiment: Experiment) -> None:
-    if not experiment.name or len(experiment.name) > _MAX_NAME:
-        raise Invalid(
-            f"an experiment needs a name of 1 to {_MAX_NAME} characters",
-            field="name",
-            fix="Name the experiment.",
-        )
-    if not experiment.endpoint:
-        raise Invalid("an experiment runs on an endpoint", field="endpoint", fix="Name the endpoint.")
-    if experiment.kind not in get_args(Kind):
-        raise Invalid(f"{experiment.kind!r} is no kind of experiment", field="kind", fix="Use ab.")
-    if experiment.unit not in get_args(Unit):
-        raise Invalid(f"{experiment.unit!r} is no unit", field="unit", fix="Use user, session or request.")
-    _validate_variants(experiment)
-    if not 0 < experiment.share <= 100:
-        raise Invalid(
-            f"{experiment.share} is no share of the units in percent", field="share", fix="Use 1 to 100."
-        )
-    if not 0 < experiment.alpha < 0.5:
-        raise Invalid(
-            f"{experiment.alpha} is no error probability", field="alpha", fix="Use 0.05, for example."
-        )
-    if experiment.phase < 0:
-        raise Invalid("a phase counts from 0", field="phase", fix="Raise it by one when weights change.")
-    if experiment.planned_units is not None and experiment.planned_units < 2:
-        raise Invalid(
-            "a plan needs at least 2 units", field="planned_units", fix="Leave it out for the default."
-        )
-    for name in experiment.metrics:
-        metric_for(name)
-    if len(set(experiment.metrics)) != len(experiment.metrics):
-        raise Invalid(
-            "a metric is named twice",
-            field="secondary_metrics",
-            fix="Name each metric once, the primary one apart.",
-        )
-
-
-def _validate_variants(experiment: Experiment) -> None:
-    if not experiment.treatments:
-        raise Invalid(
-            "an experiment compares at least two variants", field="treatments", fix="Add a treatment."
-        )
-    names = [variant.name for variant in experiment.variants]
-    if not all(names) or len(set(names)) != len(names):
-        raise Invalid(
-            f"the variants' names are not distinct: {', '.join(names)}", field="treatments", fix="Rename one."
-        )
-    for variant in experiment.variants:
-        if not math.isfinite(variant.weight) or variant.weight < 0:
-            raise Invalid(f"the weight {variant.weight} is no percentage", field=f"{variant.name}.weight")
-    total = math.fsum(variant.weight for variant in experiment.variants)
-    if abs(total - 100.0) > _WEIGHT_TOLERANCE:
-        raise Invalid(
-            f"the variants' weights add up to {total:g}",
-            field="weight",
-            fix="Let them add up to 100 (percent).",
-        )

@@ -104,6 +104,33 @@ class MetricResult:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailResult:
+    """What a guardrail says of one treatment at this look.
+
+    ``harm``, its time-uniform one-sided upper bound ``upper``, ``margin`` and ``tolerance`` are on the metric's
+    scale, positive for worse. ``log_e`` is the natural logarithm of the e-value for a harm over ``tolerance``
+    now, ``running_log_e`` its largest so far; ``breached`` once that has reached ``threshold``, ln(m/α) for m
+    guardrails, and ``cleared`` while ``upper`` is under ``margin``. ``unknown`` says why in ``reason``.
+    """
+
+    metric: str
+    label: str
+    treatment: str
+    scale: str
+    unit: str
+    margin: float
+    tolerance: float
+    harm: float | None
+    upper: float | None
+    log_e: float | None
+    running_log_e: float | None
+    threshold: float
+    state: Literal["breached", "cleared", "open", "unknown"]
+    method: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An experiment's result at one look. ``alpha`` is each comparison's share of the experiment's."""
 

@@ -12,9 +12,13 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, SecretStr, model_validator
 
+from experiments.definition_rules import refuse_overlaps
+from experiments.experiment import Experiment
 from servelens.endpoint_settings import EndpointSettings
+from servelens.errors import Invalid
+from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
-from servelens.section import Name, Percentage, Positive, Section, refuse_duplicates
+from servelens.section import Name, Positive, Section, refuse_duplicates
 
 
 class ProxySettings(Section):
@@ -177,55 +181,6 @@ class DriftSettings(Section):
         return self
 
 
-class VariantSettings(Section):
-    """One arm of an experiment."""
-
-    served_entity: str = Field(description="The served entity that answers for this variant.")
-    name: Name | None = Field(None, description="Name of the variant. Default: the served entity's name.")
-    weight: Percentage = Field(
-        description="Share of the experiment's units, in percent. All weights add up to 100."
-    )
-
-
-class ExperimentSettings(Section):
-    """A comparison of served entities on live traffic."""
-
-    name: Name = Field(description="Name of the experiment, unique.")
-    endpoint: str = Field(description="Name of the endpoint.")
-    unit: Literal["user", "session", "request"] = Field(
-        "user", description="What is randomised, and keeps its variant."
-    )
-    control: VariantSettings = Field(description="The variant to compare with.")
-    treatments: list[VariantSettings] = Field(min_length=1, description="The variants to try.")
-    share: Percentage = Field(
-        100.0, description="Share of the endpoint's units that take part; the others follow the routes."
-    )
-    salt: str | None = Field(None, description="Seed of the assignment. Default: the experiment's name.")
-    phase: int = Field(
-        0, ge=0, description="Raise it by one when you change weights; phases are never pooled."
-    )
-    primary_metric: str = Field(
-        "success_rate", description="`success_rate`, `latency_ms`, `score:perplexity` …"
-    )
-    secondary_metrics: list[str] = Field(
-        default_factory=lambda: ["latency_ms"], description="Further metrics."
-    )
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="Two-sided error probability.")
-    planned_units: int | None = Field(None, ge=2, description="Planned number of units over all variants.")
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        arms = [self.control, *self.treatments]
-        refuse_duplicates([arm.name or arm.served_entity for arm in arms], "treatments", "variant")
-        total = sum(arm.weight for arm in arms)
-        if abs(total - 100) > 1e-9:
-            raise ValueError(
-                f"weight: adds up to {total:g} over control and treatments, not 100. "
-                "Change the weights so that they add up to 100."
-            )
-        return self
-
-
 class RelabelRuleSettings(Section):
     """Which scores make a record a case."""
 
@@ -324,7 +279,7 @@ class Settings(Section):
                 raise ValueError(
                     f"{key}.endpoint: there is no endpoint '{endpoint}'. Use one of: {', '.join(entities)}."
                 )
-        running: dict[str, str] = {}
+        built: list[Experiment] = []
         for index, experiment in enumerate(self.experiments):
             for arm in (experiment.control, *experiment.treatments):
                 if arm.served_entity not in entities[experiment.endpoint]:
@@ -332,10 +287,24 @@ class Settings(Section):
                         f"experiments[{index}]: endpoint '{experiment.endpoint}' has no served entity "
                         f"'{arm.served_entity}'. Use one of: {', '.join(entities[experiment.endpoint])}."
                     )
-            if experiment.endpoint in running:
-                raise ValueError(
-                    f"experiments[{index}].endpoint: '{experiment.endpoint}' already has the experiment "
-                    f"'{running[experiment.endpoint]}'. Run one experiment per endpoint at a time."
-                )
-            running[experiment.endpoint] = experiment.name
+            if experiment.kind == "shadow":
+                self._refuse_missing_shadow(index, experiment)
+            try:
+                built.append(experiment.build())
+            except Invalid as error:
+                raise ValueError(f"experiments[{index}].{error}") from error
+        try:
+            refuse_overlaps(built)
+        except Invalid as error:
+            raise ValueError(str(error)) from error
         return self
+
+    def _refuse_missing_shadow(self, index: int, experiment: ExperimentSettings) -> None:
+        endpoint = next(one for one in self.endpoints if one.name == experiment.endpoint)
+        shadows = [shadow.served_entity_name for shadow in endpoint.config.shadows]
+        for arm in experiment.treatments:
+            if arm.served_entity not in shadows:
+                raise ValueError(
+                    f"experiments[{index}].treatments: '{arm.served_entity}' is no shadow of '{endpoint.name}'. "
+                    f"Add it to config.shadows (there are: {', '.join(shadows) or 'none'})."
+                )

@@ -24,7 +24,8 @@ from servelens.control.stored_settings import Secrets
 from servelens.database import Database
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import InvalidSettings, Unavailable
-from servelens.settings import ExperimentSettings, Settings
+from servelens.experiment_settings import ExperimentSettings
+from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.routing import Snapshot

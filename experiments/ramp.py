@@ -1,0 +1,110 @@
+"""How a canary's weight rises: steps with their minimum duration and events, a deadline, and webhooks.
+
+Light on purpose: the proxy builds experiments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+from urllib.parse import urlsplit
+
+from servelens.errors import Invalid
+
+DEFAULT_DEADLINE_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: the treatment's ``weight`` in percent, and what it needs before the next: ``duration_s``
+    seconds and ``events`` records of the treatment.
+    """
+
+    weight: float
+    duration_s: float = 600.0
+    events: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < 100:
+            raise Invalid(
+                f"{self.weight} is no weight of a step in percent",
+                field="rollout.steps.weight",
+                fix="Use more than 0 and less than 100: a comparison needs both variants.",
+            )
+        if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
+            raise Invalid(f"{self.duration_s} is no duration in seconds", field="rollout.steps.duration_s")
+        if self.events < 1:
+            raise Invalid(
+                "a step needs at least one event", field="rollout.steps.events", fix="Use 100, for example."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A URL that hears of decisions. ``before`` is asked before one is carried out, and anything but a 2xx
+    holds it; ``after`` is told afterwards.
+    """
+
+    url: str
+    when: Literal["before", "after"] = "after"
+    timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Invalid(
+                f"{self.url!r} is no address", field="rollout.webhooks.url", fix="Use http(s)://host/path."
+            )
+        if self.when not in ("before", "after"):
+            raise Invalid(
+                f"{self.when!r} is no time", field="rollout.webhooks.when", fix="Use before or after."
+            )
+        if not 0 < self.timeout_s <= 60:
+            raise Invalid(
+                f"{self.timeout_s} is no time limit", field="rollout.webhooks.timeout_s", fix="Use 1 to 60."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A canary's way up. ``deadline_s`` after the last step began it ends inconclusive when its guardrails
+    are not all under their margins. ``dry_run`` decides and logs, and changes nothing.
+    """
+
+    steps: tuple[Step, ...] = (Step(1), Step(5), Step(25), Step(50))
+    deadline_s: float = DEFAULT_DEADLINE_S
+    dry_run: bool = False
+    webhooks: tuple[Webhook, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "webhooks", tuple(self.webhooks))
+        if not self.steps:
+            raise Invalid("a rollout needs a step", field="rollout.steps", fix="Add one, or leave it out.")
+        for earlier, later in pairwise(self.steps):
+            if later.weight <= earlier.weight:
+                raise Invalid(
+                    f"the weight goes from {earlier.weight:g} to {later.weight:g}",
+                    field="rollout.steps.weight",
+                    fix="Let the weights rise from step to step.",
+                )
+        if not (math.isfinite(self.deadline_s) and self.deadline_s > 0):
+            raise Invalid(f"{self.deadline_s} is no time in seconds", field="rollout.deadline_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Bandit:
+    """How a bandit moves its weights: every ``every_s`` seconds, no variant under ``floor`` (a probability)."""
+
+    floor: float = 0.05
+    every_s: float = 3_600.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < 0.5:
+            raise Invalid(
+                f"{self.floor} is no floor", field="bandit.floor", fix="Use 0.05, for example: a probability."
+            )
+        if not (math.isfinite(self.every_s) and self.every_s > 0):
+            raise Invalid(f"{self.every_s} is no time in seconds", field="bandit.every_s")
