@@ -26,9 +26,10 @@ from experiments.report import (
     VariantResult,
 )
 from experiments.statistics.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect
+from experiments.statistics.lift import lift
 from experiments.statistics.ratio_check import RatioCheck, check_ratio
 from experiments.statistics.sequential import DEFAULT_PLANNED_UNITS, always_valid
-from experiments.statistics.significance import fixed_horizon, lift
+from experiments.statistics.significance import fixed_horizon
 from experiments.statistics.statistic import CrossMoments, Moments
 from experiments.statistics.tuning import tune
 from experiments.store import ExperimentStore, RunningP

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from experiments.metrics import Metric
 from experiments.report import Comparison, MetricResult, Verdict
 from experiments.statistics.effect import Effect
+from experiments.statistics.lift import Lift
 from experiments.statistics.ratio_check import RatioCheck
 from experiments.statistics.sequential import AlwaysValid
-from experiments.statistics.significance import Lift
 from experiments.store import RunningP
 
 _MANY_TIMES = 1.0

@@ -8,8 +8,8 @@ import pytest
 
 from experiments.metrics import metric_for
 from experiments.statistics.effect import Effect, Stratum, effect
+from experiments.statistics.lift import Lift, lift
 from experiments.statistics.sequential import always_valid
-from experiments.statistics.significance import Lift, lift
 from experiments.store import RunningP
 from experiments.verdict import judge, lift_words, value_words
 from tests.unit.experiments.statistics.test_statistic import moments
