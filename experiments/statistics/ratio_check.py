@@ -16,7 +16,7 @@ from typing import Literal
 
 from scipy.stats import chi2
 
-from experiments.statistics.sequential import multinomial_log_e
+from experiments.statistics.e_process import multinomial_log_e
 
 THRESHOLD = 0.001
 

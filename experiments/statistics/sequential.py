@@ -13,20 +13,16 @@ Sources: Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, 
 sequences", Annals of Statistics 49(2), eq. 14; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024,
 "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52(6), which
 makes it asymptotically valid for any finite variance.
-
-**Multinomial e-process** for counts against known probabilities: Lindon & Malek 2022, "Anytime-valid
-inference for multinomial count data" (arXiv 2011.03567), exact at every sample size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, lambertw
+from scipy.special import lambertw
 
 DEFAULT_PLANNED_UNITS = 5_000
 
@@ -109,18 +105,3 @@ def student_from_normal(z: float, degrees: float) -> float:
     if exponent > 600.0:
         return math.copysign(math.inf, z)
     return math.copysign(math.sqrt(degrees * math.expm1(exponent)), z)
-
-
-def multinomial_log_e(counts: Sequence[int], probabilities: Sequence[float], concentration: float) -> float:
-    """ln E = ln(B(a+k)/B(a)/Ππᵢ^kᵢ) with a = concentration·π: evidence against the counts coming from π.
-
-    Reject at E ≥ 1/α, at any look. ``probabilities`` are positive and add up to 1.
-    """
-    k = np.asarray(counts, dtype=np.float64)
-    pi = np.asarray(probabilities, dtype=np.float64)
-    a = concentration * pi
-    return float(_log_beta(a + k) - _log_beta(a) - np.sum(k * np.log(pi)))
-
-
-def _log_beta(a: Floats) -> float:
-    return float(np.sum(gammaln(a)) - gammaln(np.sum(a)))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
-from scipy.stats import dirichlet_multinomial, multinomial, norm, t
+from scipy.stats import norm, t
 
 from experiments.statistics.sequential import (
     always_valid,
     critical_value,
-    multinomial_log_e,
     normal_from_student,
     p_value,
     planned_r,
@@ -92,35 +90,3 @@ def test_no_boundary_yet_is_an_unbounded_interval_and_not_an_error() -> None:
 
 def test_overwhelming_evidence_underflows_to_zero_and_not_to_nan() -> None:
     assert always_valid(1e6, 1e-6, math.inf, 8.0, 0.05).p_value == 0.0
-
-
-@pytest.mark.parametrize("counts", [(12, 30, 9), (0, 0, 5), (100, 210, 95)])
-def test_the_multinomial_e_value_is_the_ratio_of_scipys_two_laws(counts: tuple[int, ...]) -> None:
-    pi, concentration = np.array([0.25, 0.5, 0.25]), 40.0
-    total = sum(counts)
-    expected = dirichlet_multinomial.logpmf(counts, concentration * pi, total) - multinomial.logpmf(
-        counts, total, pi
-    )
-    assert multinomial_log_e(counts, pi.tolist(), concentration) == pytest.approx(float(expected))
-
-
-def test_the_multinomial_e_value_for_two_is_the_published_beta_form() -> None:
-    """Lindon & Malek: B(a1+k1, a0+k0)/B(a1, a0)/(π^k1 (1−π)^k0), as a product of Pólya-urn predictions."""
-    pi, concentration, k1, k0 = 0.3, 10.0, 7, 4
-    e, ones, seen = 1.0, 0, 0
-    for draw in [1] * k1 + [0] * k0:
-        chance = (concentration * pi + ones) / (concentration + seen)
-        e *= chance / pi if draw else (1 - chance) / (1 - pi)
-        ones, seen = ones + draw, seen + 1
-    assert math.exp(multinomial_log_e([k1, k0], [pi, 1 - pi], concentration)) == pytest.approx(e)
-
-
-def test_the_multinomial_e_value_has_mean_one_when_the_counts_are_right() -> None:
-    """Exactly, by enumeration: that is what makes it safe to look at any time."""
-    pi, n = [0.2, 0.5, 0.3], 12
-    mean = sum(
-        math.exp(multinomial_log_e([a, b, n - a - b], pi, 15.0)) * multinomial.pmf([a, b, n - a - b], n, pi)
-        for a, b in itertools.product(range(n + 1), repeat=2)
-        if a + b <= n
-    )
-    assert float(mean) == pytest.approx(1.0)
