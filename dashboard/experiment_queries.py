@@ -11,7 +11,7 @@ from typing import Any
 
 from collector.catalog import Catalog
 from dashboard.queries import TableReader
-from experiments.analysis import Analyzer
+from experiments.analysis.analyzer import Analyzer
 from experiments.experiment import Experiment
 from experiments.store import ExperimentStore
 from servelens.clock import Clock

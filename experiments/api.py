@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from experiments.analysis import Analyzer
+from experiments.analysis.analyzer import Analyzer
 from experiments.experiment import Experiment
 from experiments.store import ExperimentStore, Registered
 

@@ -65,7 +65,7 @@ class FixedResult:
 @dataclass(frozen=True, slots=True)
 class AlwaysValidResult:
     """Valid at every look. ``running_p`` is the smallest p-value so far; ``r`` the boundary's tuning at
-    this look.
+    this look; ``method`` what the p-value comes from.
     """
 
     p_value: float | None
@@ -73,11 +73,47 @@ class AlwaysValidResult:
     high: float | None
     running_p: float | None
     r: float | None
+    method: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioResult:
+    """The treatment's rate of failures over the control's, with its exact always-valid interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LookResult:
+    """One look of a committed horizon: it decides when ``z`` is at or past ``boundary`` (null: it cannot)."""
+
+    look: int
+    fraction: float
+    z: float
+    boundary: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedResult:
+    """A group-sequential design: its looks so far, and how much of the planned information is there."""
+
+    planned_looks: int
+    fraction: float | None
+    looks: tuple[LookResult, ...]
+    crossed: bool
+    p_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One treatment against the control. ``different``: decided, but the metric has no good direction."""
+    """One treatment against the control. ``different``: decided, but the metric has no good direction.
+
+    ``adjusted_p`` is what the verdict is taken by, at the experiment's alpha: Holm's over the primary metrics and
+    treatments, e-BH's over the secondary ones. ``fixed_q`` is Benjamini and Hochberg's for the fixed-horizon results
+    of the secondary ones. ``outlook`` says what would change the verdict.
+    """
 
     treatment: str
     control: str
@@ -87,6 +123,12 @@ class Comparison:
     always_valid: AlwaysValidResult
     verdict: Verdict
     reason: str
+    adjusted_p: float | None = None
+    fixed_q: float | None = None
+    outlook: str = ""
+    failure_ratio: RatioResult | None = None
+    committed: CommittedResult | None = None
+    variance_removed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +137,7 @@ class MetricResult:
 
     name: str
     label: str
-    role: Literal["primary", "secondary"]
+    role: Literal["primary", "secondary", "guardrail"]
     unit: str
     scale: str
     better: str | None
@@ -131,25 +173,66 @@ class GuardrailResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """Everything that the report follows from, so that it can be computed again: the definition, the tables at their
+    versions (in the report itself), the times between which records count, and the memory of earlier looks
+    (:mod:`experiments.analysis.memory`).
+    """
+
+    code_version: str
+    definition: dict[str, Any]
+    since: str | None
+    until: str | None
+    memory: dict[str, Any]
+    pilots: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowResult:
+    """A shadow's answers to the control's requests: how many there are, and how alike.
+
+    ``identical`` is the share of equal answers, ``word_overlap`` the mean Jaccard index of their words.
+    """
+
+    treatment: str
+    pairs: int
+    unpaired: int
+    identical: float | None
+    word_overlap: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """An experiment's result at one look. ``alpha`` is each comparison's share of the experiment's."""
+    """An experiment's result at one look. ``alpha`` is each primary comparison's share of the experiment's.
+
+    ``verdict`` is a sentence; ``rests_on`` and ``would_change`` say what it rests on and what would change it.
+    """
 
     experiment: str
     endpoint: str
+    kind: str
     state: str
     as_of: str
+    started_at: str | None
     payload_version: int | None
     scores_version: int | None
+    feedback_version: int | None
     unit: str
     phase: int
     alpha: float
     units: int
     exposures: dict[str, int]
     records: dict[str, int]
+    phase_records: dict[str, int]
     excluded: dict[str, int]
     sample_ratio: SampleRatio
     metrics: tuple[MetricResult, ...]
+    guardrails: tuple[GuardrailResult, ...]
+    shadows: tuple[ShadowResult, ...]
     verdict: str
+    rests_on: str
+    would_change: str
+    basis: Basis
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values only."""

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from experiments.experiment import Experiment, experiment_from_dict
-from experiments.models import AnalysisRow, ConstantRow, ExperimentRow, PhaseRow, RunningRow
+from experiments.models import AnalysisRow, ConstantRow, ExperimentRow, LookRow, PhaseRow, RunningRow
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Conflict, Missing
 
-State = Literal["running", "stopped"]
+State = Literal["draft", "running", "paused", "stopped"]
 
 _FROZEN: Final = (
     "endpoint",
@@ -32,6 +32,16 @@ _FROZEN: Final = (
     "secondary_metrics",
     "alpha",
     "planned_units",
+    "co_primary_metrics",
+    "guardrails",
+    "layer",
+    "share_from",
+    "minimum_duration_s",
+    "minimum_events",
+    "committed_looks",
+    "outcome_window_s",
+    "cuped_days",
+    "prices",
 )
 
 _T = TypeVar("_T")
@@ -54,6 +64,19 @@ class RunningP:
     p_value: float
     difference: float
     reached_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLook:
+    """One look of a group-sequential design: its number from 1, the fraction of the planned information, the
+    statistic and the boundary for |z| then.
+    """
+
+    look: int
+    fraction: float
+    z: float
+    boundary: float
+    seen_at: datetime
 
 
 class ExperimentStore:
@@ -166,6 +189,32 @@ class ExperimentStore:
 
         return self._twice(lower)
 
+    def looks(self, name: str, metric: str, treatment: str) -> list[SeenLook]:
+        """The looks of a committed horizon so far, in order."""
+        with self._database.session() as session:
+            return _looks(session, name, metric, treatment)
+
+    def add_look(self, name: str, metric: str, treatment: str, look: SeenLook) -> list[SeenLook]:
+        """Keep a look unless that number was taken already; gives all of them."""
+
+        def add(session: Session) -> list[SeenLook]:
+            if session.get(LookRow, (name, metric, treatment, look.look)) is None:
+                row = LookRow(
+                    experiment=name,
+                    metric=metric,
+                    treatment=treatment,
+                    look=look.look,
+                    fraction=look.fraction,
+                    z=look.z,
+                    boundary=look.boundary,
+                    seen_at=look.seen_at,
+                )
+                session.add(row)
+                session.flush()
+            return _looks(session, name, metric, treatment)
+
+        return self._twice(add)
+
     def add_analysis(
         self,
         name: str,
@@ -219,6 +268,17 @@ class ExperimentStore:
                 return change(session)
 
 
+def _looks(session: Session, name: str, metric: str, treatment: str) -> list[SeenLook]:
+    query = (
+        select(LookRow)
+        .where(LookRow.experiment == name, LookRow.metric == metric, LookRow.treatment == treatment)
+        .order_by(LookRow.look)
+    )
+    return [
+        SeenLook(row.look, row.fraction, row.z, row.boundary, row.seen_at) for row in session.scalars(query)
+    ]
+
+
 def _newest_first(name: str) -> Select[AnalysisRow]:
     return select(AnalysisRow).where(AnalysisRow.experiment == name).order_by(AnalysisRow.id.desc())
 
@@ -233,7 +293,7 @@ def _row(session: Session, name: str) -> ExperimentRow:
 def _registered(row: ExperimentRow) -> Registered:
     return Registered(
         experiment=experiment_from_dict(row.definition),
-        state="running" if row.state == "running" else "stopped",
+        state=cast("State", row.state),
         started_at=row.started_at,
         stopped_at=row.stopped_at,
     )

@@ -8,7 +8,7 @@ follows from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import polars as pl
@@ -54,6 +54,8 @@ class Measurements:
     records: dict[str, int]
     excluded: dict[str, int]
     propensities: dict[int, dict[str, float]]
+    phase_records: dict[Cell, int] = field(default_factory=dict)
+    pilots: dict[str, float] = field(default_factory=dict)
 
 
 def measure(payload: pl.LazyFrame, scores: pl.LazyFrame, experiment: Experiment) -> Measurements:
@@ -115,6 +117,12 @@ def _measurements(
         records=dict(records.rows()),
         excluded=excluded,
         propensities=propensities,
+        phase_records={
+            (phase, variant): count
+            for phase, variant, count in units.group_by("phase", "variant")
+            .agg(pl.col("records").sum())
+            .rows()
+        },
     )
 
 

@@ -62,11 +62,15 @@ def critical_value(r: Floats | float, alpha: float) -> Floats:
     return np.asarray(np.sqrt((1.0 + ratio) / ratio * np.log((1.0 + ratio) / alpha**2)))
 
 
-def p_value(z: Floats | float, r: Floats | float) -> Floats:
-    """min(1, √(1+r)·exp(−z² r/(2(1+r))))."""
+def log_e_value(z: Floats | float, r: Floats | float) -> Floats:
+    """ln E = z² r/(2(1+r)) − ½·ln(1+r): the evidence against no difference at this look; r > 0."""
     square, ratio = np.asarray(z, dtype=np.float64) ** 2, np.asarray(r, dtype=np.float64)
-    logarithm = 0.5 * np.log1p(ratio) - square * ratio / (2.0 * (1.0 + ratio))
-    return np.asarray(np.exp(np.minimum(logarithm, 0.0)))
+    return np.asarray(square * ratio / (2.0 * (1.0 + ratio)) - 0.5 * np.log1p(ratio))
+
+
+def p_value(z: Floats | float, r: Floats | float) -> Floats:
+    """min(1, 1/E) = min(1, √(1+r)·exp(−z² r/(2(1+r))))."""
+    return np.asarray(np.exp(np.minimum(-log_e_value(z, r), 0.0)))
 
 
 def always_valid(difference: float, se: float, degrees: float, r: float, alpha: float) -> AlwaysValid:

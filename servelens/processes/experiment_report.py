@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments.analysis import Analyzer
+from experiments.analysis.analyzer import Analyzer
 from experiments.store import ExperimentStore
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store

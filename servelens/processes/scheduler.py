@@ -20,7 +20,7 @@ from evaluators.report import ReportWriter
 from evaluators.run_history import RunHistory
 from evaluators.schedule import Job, Schedule
 from evaluators.windows import Granularity, Window
-from experiments.analysis import Analyzer
+from experiments.analysis.analyzer import Analyzer
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
 from servelens.assembly.database import build_database

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from experiments.api import router
 from experiments.experiment import experiment_from_dict
 from servelens.errors import ServelensError
+from tests.unit.experiments.analysis.test_analyzer import Scene
 from tests.unit.experiments.records import experiment
-from tests.unit.experiments.test_analysis import Scene
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from collector.catalog import EndpointTables
-from experiments.analysis import Analyzer
+from experiments.analysis.analyzer import Analyzer
 from experiments.assignment import assign
 from experiments.experiment import Experiment, Variant
 from experiments.store import ExperimentStore

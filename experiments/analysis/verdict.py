@@ -9,38 +9,58 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from experiments.analysis.committed import Committed
+from experiments.analysis.estimate import Estimate
 from experiments.metrics import Metric
-from experiments.report import Comparison, MetricResult, Verdict
-from experiments.statistics.effect import Effect
+from experiments.report import Comparison, GuardrailResult, MetricResult, Verdict
 from experiments.statistics.lift import Lift
 from experiments.statistics.ratio_check import RatioCheck
-from experiments.statistics.sequential import AlwaysValid
-from experiments.store import RunningP
 
 _MANY_TIMES = 1.0
 
 
-def judge(
-    metric: Metric, effect: Effect, result: AlwaysValid, running: RunningP, lift: Lift, alpha: float
-) -> tuple[Verdict, str]:
-    """The verdict of one comparison and its reason."""
-    if running.p_value > alpha:
-        return "inconclusive", f"not enough evidence, {_open_range(metric, result, lift)}"
-    if math.copysign(1.0, running.difference) != math.copysign(1.0, effect.difference):
-        day = running.reached_at.date().isoformat()
+def judge(found: Estimate, committed: Committed | None, *, decided: bool) -> tuple[Verdict, str]:
+    """The verdict of one comparison and its reason; ``decided`` after all comparisons are counted."""
+    if not decided:
+        return "inconclusive", _undecided(found, committed)
+    metric, difference = found.metric, found.difference
+    earlier = _evidence(found, committed)
+    if earlier is not None and math.copysign(1.0, earlier[0]) != math.copysign(1.0, difference):
         return (
             "inconclusive",
-            f"the evidence of {day} pointed the other way than today's, so something has changed",
+            f"the evidence of {earlier[1]} pointed the other way than today's, so something has changed",
         )
-    size = f"{_estimates(metric, effect)}, {lift_words(lift)}"
+    size = f"{_estimates(found)}, {lift_words(found.lift)}"
     if metric.better is None:
         return "different", size
-    good = (effect.difference > 0) == (metric.better == "higher")
-    return ("better" if good else "worse"), size
+    return ("better" if (difference > 0) == (metric.better == "higher") else "worse"), size
+
+
+def _evidence(found: Estimate, committed: Committed | None) -> tuple[float, str] | None:
+    """The difference (or a number of its sign) and the day of the evidence that the verdict rests on."""
+    if committed is not None:
+        look = committed.crossed
+        return None if look is None else (look.z, look.seen_at.date().isoformat())
+    running = found.running
+    return None if running is None else (running.difference, running.reached_at.date().isoformat())
+
+
+def _undecided(found: Estimate, committed: Committed | None) -> str:
+    open_range = _open_range(found)
+    if committed is None:
+        return f"not enough evidence, {open_range}"
+    taken = len(committed.looks)
+    return f"not enough evidence at {taken} of {committed.planned_looks} planned looks, {open_range}"
 
 
 def sentence(
-    ratio: RatioCheck, metrics: Sequence[MetricResult], units: int, unit: str, *, running: bool
+    ratio: RatioCheck,
+    metrics: Sequence[MetricResult],
+    units: int,
+    unit: str,
+    *,
+    running: bool,
+    guardrails: Sequence[GuardrailResult] = (),
 ) -> str:
     """One sentence for the whole experiment."""
     if not units:
@@ -48,11 +68,16 @@ def sentence(
     if not ratio.ok:
         words = _split_words(ratio, unit)
         return f"The data cannot be trusted: {words}; find out why before reading any result."
-    primary, *secondary = metrics
-    parts = []
-    for comparison in primary.comparisons:
-        parts.append(_primary_words(primary, comparison, running=running))
-        for metric in secondary:
+    primaries = [metric for metric in metrics if metric.role == "primary"]
+    others = [metric for metric in metrics if metric.role != "primary"]
+    parts = [
+        f"{each.treatment} breaks the guardrail on {each.label}: {each.reason}"
+        for each in guardrails
+        if each.state == "breached"
+    ]
+    for index, comparison in enumerate(primaries[0].comparisons):
+        parts += [_primary_words(metric, metric.comparisons[index], running=running) for metric in primaries]
+        for metric in others:
             parts += [
                 _secondary_words(metric, other)
                 for other in metric.comparisons
@@ -93,19 +118,20 @@ def _than(comparison: Comparison) -> str:
     return "from" if comparison.verdict == "different" else "than"
 
 
-def _open_range(metric: Metric, result: AlwaysValid, lift: Lift) -> str:
-    if not (math.isfinite(result.low) and math.isfinite(result.high)):
+def _open_range(found: Estimate) -> str:
+    low, high, lift = found.always.low, found.always.high, found.lift
+    if not (math.isfinite(low) and math.isfinite(high)):
         return "there is too little traffic to bound the difference"
-    if metric.kind == "rate":
-        low, high = result.low * 100, result.high * 100
-        return f"the difference may still be anywhere between {low:+.3g} and {high:+.3g} percentage points"
+    if found.metric.kind == "rate":
+        return f"the difference may still be anywhere between {low * 100:+.3g} and {high * 100:+.3g} percentage points"
     if math.isfinite(lift.low) and math.isfinite(lift.high):
         return f"it may still be anywhere between {_change(lift.low)} and {_change(lift.high)}"
-    return f"the difference may still be anywhere between {result.low:+.3g} and {result.high:+.3g}"
+    return f"the difference may still be anywhere between {low:+.3g} and {high:+.3g}"
 
 
-def _estimates(metric: Metric, effect: Effect) -> str:
-    return f"{value_words(metric, effect.treatment)} against {value_words(metric, effect.control)}"
+def _estimates(found: Estimate) -> str:
+    metric = found.metric
+    return f"{value_words(metric, found.treatment)} against {value_words(metric, found.control)}"
 
 
 def value_words(metric: Metric, estimate: float) -> str:

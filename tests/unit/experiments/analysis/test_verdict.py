@@ -1,30 +1,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from experiments.analysis.committed import Committed
+from experiments.analysis.estimate import of_effect
+from experiments.analysis.memory import TransientMemory
+from experiments.analysis.verdict import judge, lift_words, value_words
 from experiments.metrics import metric_for
 from experiments.statistics.effect import Effect, Stratum, effect
-from experiments.statistics.lift import Lift, lift
-from experiments.statistics.sequential import always_valid
-from experiments.store import RunningP
-from experiments.verdict import judge, lift_words, value_words
+from experiments.statistics.lift import Lift
+from experiments.store import RunningP, SeenLook
+from tests.unit.experiments.records import CHALLENGER, experiment
 from tests.unit.experiments.statistics.test_statistic import moments
 
 
-def _judged(name: str, shift: float, *, earlier: RunningP | None = None) -> tuple[str, str]:
+def _judged(
+    name: str, shift: float, *, earlier: RunningP | None = None, committed: Committed | None = None
+) -> tuple[str, str]:
     metric = metric_for(name)
     rng = np.random.default_rng(1)
     control = rng.normal(5.0, 1.0, 500)
     found = effect(metric, [Stratum(moments(np.ones(500), control), moments(np.ones(500), control + shift))])
     assert isinstance(found, Effect)
-    result = always_valid(found.difference, found.sequential.se, found.sequential.degrees, 8.2, 0.05)
-    running = RunningP(result.p_value, found.difference, datetime(2026, 3, 1, tzinfo=UTC))
-    relative = lift(metric, found, found.sequential, result.critical)
-    return judge(metric, found, result, earlier or running, relative, 0.05)
+    definition = experiment(primary_metric=name, secondary_metrics=(), planned_units=1000)
+    numbers = of_effect(definition, metric, CHALLENGER, found, TransientMemory(), trusted=True)
+    if earlier is not None:
+        numbers = replace(numbers, running=earlier)
+    assert numbers.running is not None
+    decided = committed.crossed is not None if committed else numbers.running.p_value <= 0.05
+    return judge(numbers, committed, decided=decided)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +67,19 @@ def test_evidence_once_reached_stands_when_todays_is_weaker() -> None:
 def test_evidence_that_turned_around_is_no_verdict() -> None:
     earlier = RunningP(0.01, -0.5, datetime(2026, 2, 1, tzinfo=UTC))
     verdict, reason = _judged("latency_ms", 0.01, earlier=earlier)
+    assert verdict == "inconclusive"
+    assert "2026-02-01" in reason
+
+
+def test_a_committed_horizon_rests_on_the_look_that_crossed() -> None:
+    day = datetime(2026, 2, 1, tzinfo=UTC)
+    open_look = Committed(5, (SeenLook(1, 0.2, 1.0, 4.88, day),), None, 0.3, 0.4)
+    verdict, reason = _judged("latency_ms", -1.0, committed=open_look)
+    assert (verdict, reason[:48]) == ("inconclusive", "not enough evidence at 1 of 5 planned looks, it ")
+    crossed = replace(open_look, crossed=SeenLook(2, 0.4, -4.0, 3.36, day))
+    assert _judged("latency_ms", -1.0, committed=crossed)[0] == "better"
+    turned = replace(open_look, crossed=SeenLook(2, 0.4, 4.0, 3.36, day))
+    verdict, reason = _judged("latency_ms", -1.0, committed=turned)
     assert verdict == "inconclusive"
     assert "2026-02-01" in reason
 

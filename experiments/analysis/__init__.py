@@ -1,0 +1,1 @@
+"""One look at an experiment: from sums in tables to a report in words."""

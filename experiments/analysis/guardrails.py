@@ -1,0 +1,216 @@
+"""What each guardrail says of each treatment: evidence of harm, and how large the harm can still be.
+
+Two different questions, each with an error probability of its own. *Is it harmful?* The one-sided e-value against a
+harm of at most ``tolerance``; one of m guardrails counts when its e-value has ever reached m/α, so that all of them
+together raise a false alarm with probability at most α, however often one looks. *May it be promoted?* Only when the
+time-uniform upper bound of the harm is under ``margin`` at every guardrail at once; since all of them have to hold,
+each is asked at level α (an intersection-union test; Berger 1982, Technometrics 24).
+
+Methods: the exact one-sided e-process where failures are independent draws with logged probabilities
+(:mod:`experiments.statistics.e_process`), else the one-sided normal mixture
+(:mod:`experiments.statistics.one_sided`); with too few failures for that, the exact bounds of each arm's rate
+(:mod:`experiments.statistics.bernoulli`), so that a treatment without any failure can be promoted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from experiments.analysis.estimate import event_counts, frozen_r, strata_of
+from experiments.analysis.levels import guardrail_level
+from experiments.analysis.memory import Memory
+from experiments.experiment import Experiment, Variant
+from experiments.guardrail import Guardrail
+from experiments.measurement.measure import Measured, Measurements
+from experiments.metrics import Metric, metric_for
+from experiments.report import GuardrailResult
+from experiments.statistics.bernoulli import lower_bound, upper_bound
+from experiments.statistics.e_process import one_sided_log_e
+from experiments.statistics.effect import Effect, Stratum, Undecided, effect
+from experiments.statistics.one_sided import one_sided, one_sided_r
+from experiments.statistics.statistic import Moments
+
+# Beyond this an e-value is certainty; its inverse is kept as a float.
+_MOST_LOG_E = 700.0
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """``harm`` and ``upper`` are on the metric's scale; NaN where nothing is known."""
+
+    harm: float
+    upper: float
+    log_e: float
+    method: str
+
+
+def guardrail_results(
+    experiment: Experiment, measurements: Measurements, memory: Memory
+) -> tuple[GuardrailResult, ...]:
+    """Every guardrail of every treatment, on the evidence so far."""
+    measured = {each.metric.name: each for each in measurements.metrics}
+    return tuple(
+        guardrail_result(
+            experiment,
+            guardrail,
+            treatment,
+            memory,
+            harm_of(experiment, measurements, measured[guardrail.metric], guardrail, treatment, memory),
+        )
+        for guardrail in experiment.guardrails
+        for treatment in experiment.treatments
+    )
+
+
+def guardrail_result(
+    experiment: Experiment,
+    guardrail: Guardrail,
+    treatment: Variant,
+    memory: Memory,
+    found: Harm | Undecided,
+) -> GuardrailResult:
+    """The state that follows, with the largest e-value so far taken into account."""
+    metric = metric_for(guardrail.metric)
+    threshold = -math.log(guardrail_level(experiment))
+    margin, tolerance = guardrail.on_scale(guardrail.margin), guardrail.on_scale(guardrail.tolerance)
+    key = (f"guardrail:{metric.name}", treatment.name)
+    if isinstance(found, Undecided) or math.isnan(found.log_e):
+        known = memory.running_p(*key)
+    else:
+        known = memory.lower_p(*key, math.exp(-min(max(found.log_e, 0.0), _MOST_LOG_E)), found.harm)
+    running_log_e = None if known is None else -math.log(known.p_value)
+    breached = running_log_e is not None and running_log_e >= threshold
+    shown = {
+        "metric": metric.name,
+        "label": metric.label,
+        "treatment": treatment.name,
+        "scale": metric.scale,
+        "unit": metric.unit,
+        "margin": margin,
+        "tolerance": tolerance,
+        "running_log_e": running_log_e,
+        "threshold": threshold,
+    }
+    if isinstance(found, Undecided):
+        return GuardrailResult(
+            **shown,  # type: ignore[arg-type]
+            harm=None,
+            upper=None,
+            log_e=None,
+            state="breached" if breached else "unknown",
+            method=None,
+            reason=found.reason,
+        )
+    cleared = found.upper < margin
+    return GuardrailResult(
+        **shown,  # type: ignore[arg-type]
+        harm=found.harm,
+        upper=found.upper,
+        log_e=found.log_e,
+        state="breached" if breached else "cleared" if cleared else "open",
+        method=found.method,
+        reason=_words(metric, guardrail, found, running_log_e, margin, breached=breached),
+    )
+
+
+def harm_of(
+    experiment: Experiment,
+    measurements: Measurements,
+    measured: Measured,
+    guardrail: Guardrail,
+    treatment: Variant,
+    memory: Memory,
+) -> Harm | Undecided:
+    """The harm that ``treatment`` does on the guardrail's metric."""
+    metric, control = measured.metric, experiment.control.name
+    strata, crossings = strata_of(measured, control, treatment.name)
+    events = event_counts(measurements, measured, control, treatment.name)
+    found = effect(metric, strata, crossings, names=(control, treatment.name), unit=experiment.unit)
+    log_e = math.nan
+    if events is not None and guardrail.tolerance == 0:
+        log_e = one_sided_log_e(events, "greater")
+    if isinstance(found, Undecided):
+        return _by_rates(metric, guardrail, strata, experiment.alpha, log_e) or found
+    normal = _by_normal(experiment, metric, guardrail, treatment, found, memory)
+    if math.isnan(log_e):
+        return normal
+    return Harm(normal.harm, normal.upper, log_e, "exact e-process")
+
+
+def _by_normal(
+    experiment: Experiment,
+    metric: Metric,
+    guardrail: Guardrail,
+    treatment: Variant,
+    found: Effect,
+    memory: Memory,
+) -> Harm:
+    alpha = experiment.alpha
+    r = one_sided_r(frozen_r(experiment, f"guardrail:{metric.name}", treatment, found, memory, alpha), alpha)
+    harm = guardrail.harm_sign * found.difference
+    tolerance = guardrail.on_scale(guardrail.tolerance)
+    spread = found.sequential
+    result = one_sided(harm, tolerance, spread.se, spread.degrees, r, alpha)
+    return Harm(harm, result.high, result.log_e, "one-sided normal mixture")
+
+
+def _by_rates(
+    metric: Metric, guardrail: Guardrail, strata: list[Stratum], alpha: float, log_e: float
+) -> Harm | None:
+    """Exact bounds of both arms' rates; ``None`` where the metric is no rate or an arm has no unit.
+
+    Each arm's bound has half of α. A unit with several records counts as one draw with a failure when any of them
+    failed; there are at most as many such units as failures.
+    """
+    if metric.kind != "rate":
+        return None
+    control = sum((stratum.control for stratum in strata), Moments())
+    treatment = sum((stratum.treatment for stratum in strata), Moments())
+    if not (control.units and treatment.units):
+        return None
+    bad = [arm.records - arm.total if guardrail.harm_sign < 0 else arm.total for arm in (control, treatment)]
+    units_with = [min(failures, arm.units) for failures, arm in zip(bad, (control, treatment), strict=True)]
+    upper = upper_bound(units_with[1], treatment.units, alpha / 2)
+    # Failures of few units could all be one unit's, so several records bound nothing from below.
+    lower = lower_bound(units_with[0], control.units, alpha / 2) if control.one_record_each else 0.0
+    harm = bad[1] / treatment.records - bad[0] / control.records
+    return Harm(harm, upper - lower, 0.0 if math.isnan(log_e) else log_e, "exact bounds of the rates")
+
+
+def _words(
+    metric: Metric,
+    guardrail: Guardrail,
+    found: Harm,
+    running_log_e: float | None,
+    margin: float,
+    *,
+    breached: bool,
+) -> str:
+    amount = harm_words(metric, guardrail, found.harm)
+    if breached:
+        odds = math.exp(min(running_log_e or 0.0, _MOST_LOG_E))
+        shown = f"{odds:,.0f}" if odds < 1e6 else "over a million"
+        allowed = (
+            "none" if not guardrail.tolerance else harm_size(metric, guardrail.on_scale(guardrail.tolerance))
+        )
+        return f"{metric.label} is {amount}; the evidence is {shown} to 1 for more harm than {allowed}"
+    bound = "not bounded yet" if not math.isfinite(found.upper) else harm_size(metric, found.upper)
+    allowed = harm_size(metric, margin)
+    if found.upper < margin:
+        return f"{metric.label} is at most {bound} worse, and {allowed} is allowed"
+    return f"{metric.label} may still be {bound} worse, and {allowed} is allowed"
+
+
+def harm_words(metric: Metric, guardrail: Guardrail, harm: float) -> str:
+    """``1.9 points worse``, ``12 % better``."""
+    return f"{harm_size(metric, abs(harm))} {'worse' if harm > 0 else 'better'}"
+
+
+def harm_size(metric: Metric, harm: float) -> str:
+    """A harm's size in the metric's unit."""
+    if metric.scale == "log":
+        return f"{math.expm1(min(harm, _MOST_LOG_E)) * 100:.3g} %"
+    if metric.unit == "rate":
+        return f"{harm * 100:.3g} points"
+    return f"{harm:.3g}{' ms' if metric.unit == 'ms' else ''}"
