@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from experiments.experiment import Experiment, Variant
 from servelens.errors import InvalidSettings
 from serving_proxy.endpoint import Backend, Endpoint, Overrides, Route, ServedEntity
-from serving_proxy.routing import Identity, Snapshot, choose_served_entity, unit_of
+from serving_proxy.routing import Choice, Identity, Snapshot, choose_served_entity, unit_of
 from tests.backends import OpenAIBackend
 from tests.unit.serving_proxy.running_proxy import call, chat, get, one_entity, running_proxy, split
 
@@ -30,6 +32,12 @@ EXPERIMENT = Experiment(
     salt="s",
     phase=3,
 )
+WATCHER = replace(EXPERIMENT, name="watcher", kind="shadow", share=100)
+
+
+def next_to(**changes: Any) -> Experiment:
+    """An experiment that has the next 20 % of the layer."""
+    return replace(EXPERIMENT, **{"name": "next", "salt": "n", "share_from": 40, "share": 20, **changes})
 
 
 def two(share: float = 90.0, *experiments: Experiment) -> Snapshot:
@@ -91,6 +99,68 @@ def test_an_experiment_decides_for_its_share_and_the_routes_for_the_rest() -> No
             )
 
 
+def test_several_experiments_share_an_endpoint_and_routes_have_the_rest() -> None:
+    units = [Identity("r", user=f"u{number}") for number in range(4000)]
+    seen: list[list[Choice]] = []
+    for order in permutations([EXPERIMENT, next_to(phase=1), WATCHER]):
+        snapshot = two(100, *order)
+        chosen = [choose_served_entity(snapshot, snapshot.endpoints["chat"], unit) for unit in units]
+        seen.append(chosen)
+    for choice, others in zip(seen[0], zip(*seen[1:], strict=True), strict=True):
+        said = (choice.experiment, choice.variant, choice.entity.name, choice.unit)
+        assert all((o.experiment, o.variant, o.entity.name, o.unit) == said for o in others)
+    counts = Counter(
+        (choice.experiment, choice.variant, choice.phase, choice.propensity) for choice in seen[0]
+    )
+    expected = {
+        ("tone", "control", 3, 0.2): 0.2,
+        ("tone", "hot", 3, 0.2): 0.2,
+        ("next", "control", 1, 0.1): 0.1,
+        ("next", "hot", 1, 0.1): 0.1,
+        (None, None, None, 1.0): 0.4,
+    }
+    assert counts.keys() == expected.keys()
+    assert {key: count / 4000 for key, count in counts.items()} == pytest.approx(expected, abs=0.03)
+
+
+def test_experiments_on_two_endpoints_exclude_each_other_in_one_layer() -> None:
+    entities = (entity("a"), entity("b"))
+    endpoints = [Endpoint(name, entities, (Route("a", 100),)) for name in ("chat", "embed")]
+    layer = [replace(EXPERIMENT, layer="users"), next_to(layer="users", share=60, endpoint="embed")]
+    snapshot = Snapshot.of(endpoints, layer)
+    for number in range(1000):
+        chat, embed = (
+            choose_served_entity(snapshot, each, Identity("r", f"u{number}")) for each in endpoints
+        )
+        assert (chat.experiment, embed.experiment) in {("tone", None), (None, "next")}
+
+
+def test_an_experiment_of_sessions_decides_by_session_and_its_rest_is_routed_by_user() -> None:
+    sessions = two(60, replace(EXPERIMENT, unit="session"))
+    bare = two(60)
+    endpoint = sessions.endpoints["chat"]
+    for number in range(300):
+        identity = Identity("r", None, f"user-{number}", f"session-{number}")
+        choice = choose_served_entity(sessions, endpoint, identity)
+        if choice.experiment:
+            assert choice.unit == f"session-{number}"
+        else:
+            routed = choose_served_entity(bare, bare.endpoints["chat"], identity)
+            assert (choice.unit, choice.entity.name) == (routed.unit, routed.entity.name)
+            assert choice.unit == f"user-{number}"
+
+
+def test_a_shadow_experiment_leaves_the_routes_alone() -> None:
+    snapshot = two(70, WATCHER)
+    assert not snapshot.experiments
+    bare = two(70)
+    for number in range(300):
+        identity = Identity("r", f"u{number}")
+        choice = choose_served_entity(snapshot, snapshot.endpoints["chat"], identity)
+        routed = choose_served_entity(bare, bare.endpoints["chat"], identity)
+        assert (choice.entity.name, choice.experiment) == (routed.entity.name, None)
+
+
 def test_the_unit_is_what_the_client_names_or_the_nearest_there_is() -> None:
     full = Identity("r", "explicit", "user", "session")
     assert unit_of(full, "user") == unit_of(full, "session") == "explicit"
@@ -125,7 +195,11 @@ def entity(name: str = "a") -> ServedEntity:
         (lambda: Backend(("http://gpu1/a b",)), "backend.urls"),
         (lambda: Backend((ADDRESS,), api_key="a\r\nx-evil: 1"), "backend.api_key"),
         (lambda: Overrides(body={"stream": True}), "overrides.body.stream"),
-        (lambda: two(90, EXPERIMENT, EXPERIMENT), "experiments.endpoint"),
+        (lambda: two(90, EXPERIMENT, EXPERIMENT), "experiments[tone].share_from"),
+        (lambda: two(90, EXPERIMENT, next_to(share_from=39)), "experiments[next].share_from"),
+        (lambda: two(90, EXPERIMENT, next_to(layer="other")), "experiments[next].layer"),
+        (lambda: two(90, EXPERIMENT, next_to(unit="session")), "experiments[next].unit"),
+        (lambda: two(90, replace(WATCHER, control=Variant("c", "zz"))), "experiments.variants.served_entity"),
         (lambda: two(90, replace(EXPERIMENT, endpoint="other")), "experiments.endpoint"),
         (
             lambda: two(90, replace(EXPERIMENT, control=Variant("c", "zz", 50))),
