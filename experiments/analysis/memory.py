@@ -6,6 +6,7 @@ report. That is what a replay rests on (:mod:`experiments.replay`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -177,6 +178,13 @@ def memory_from_dict(values: Mapping[str, Any]) -> TransientMemory:
         memory.phase_weights[int(phase)] = dict(weights)
     for metric, treatment, look, fraction, z, boundary, seen_at in values["looks"]:
         memory.seen.setdefault((metric, treatment), []).append(
-            SeenLook(look, fraction, z, boundary, datetime.fromisoformat(seen_at))
+            # A boundary that is null in JSON was infinite: that look could not decide.
+            SeenLook(
+                look,
+                fraction,
+                z,
+                math.inf if boundary is None else boundary,
+                datetime.fromisoformat(seen_at),
+            )
         )
     return memory
