@@ -208,6 +208,15 @@ def _validate_kind(experiment: Experiment) -> None:
             raise Invalid(
                 f"'{field}' is for kind {kind}", field=field, fix=f"Leave it out, or use kind: {kind}."
             )
+    if experiment.kind == "bandit" and (
+        metric_for(experiment.primary_metric).better is None
+        or metric_for(experiment.primary_metric).kind == "quantile"
+    ):
+        raise Invalid(
+            f"a bandit cannot tell what is better by {experiment.primary_metric!r}",
+            field="primary_metric",
+            fix="Use a rate or an average with a good direction, such as success_rate or feedback:thumbs.",
+        )
     if experiment.bandit is not None and experiment.bandit.floor * len(experiment.variants) >= 1:
         raise Invalid(
             f"a floor of {experiment.bandit.floor:g} for {len(experiment.variants)} variants leaves nothing to move",

@@ -202,6 +202,18 @@ class ShadowResult:
 
 
 @dataclass(frozen=True, slots=True)
+class AllocationResult:
+    """A bandit's variant: its probability to be the best on the primary metric (null: not known yet), and its weight
+    in percent, now and next.
+    """
+
+    variant: str
+    probability_best: float | None
+    weight: float
+    next_weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An experiment's result at one look. ``alpha`` is each primary comparison's share of the experiment's.
 
@@ -229,6 +241,7 @@ class Report:
     metrics: tuple[MetricResult, ...]
     guardrails: tuple[GuardrailResult, ...]
     shadows: tuple[ShadowResult, ...]
+    allocation: tuple[AllocationResult, ...]
     verdict: str
     rests_on: str
     would_change: str

@@ -25,6 +25,7 @@ from dashboard.elements import (
     problem_slot,
     table,
 )
+from dashboard.pages.experiment_guardrails import guardrails_card
 from dashboard.pages.experiment_metrics import capital, estimate, metrics_card
 from dashboard.theme import arm_colours
 from experiments.experiment import Experiment
@@ -72,6 +73,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             _choice(here, experiment),
             _verdict(report, experiment, view.zone, console.services.clock.now()),
             html.Div([_ratio(report, experiment, scheme), _rests_on(report, experiment)], className="grid-2"),
+            guardrails_card(report),
             metrics_card(report, scheme),
             _looks(console, experiment, report, scheme, view.zone),
             _variants(report, experiment, scheme),
@@ -172,8 +174,19 @@ def _verdict(report: Mapping[str, Any], experiment: Experiment, zone: str, now: 
             html.Ul([html.Li(capital(clause)) for clause in others], className="verdict-more")
             if others
             else None,
+            _basis(report),
         ],
         className=f"card verdict verdict-{tone}",
+    )
+
+
+def _basis(report: Mapping[str, Any]) -> Element | None:
+    """What the verdict rests on and what would change it; a report of an older release does not say."""
+    if not report.get("rests_on"):
+        return None
+    return html.Div(
+        facts([("Rests on", report["rests_on"]), ("What would change it", capital(report["would_change"]))]),
+        className="verdict-basis",
     )
 
 
