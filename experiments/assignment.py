@@ -4,9 +4,10 @@ Two hashes of the unit decide: its place in the layer, which the layer's experim
 the variant, by the experiment's own salt. So nobody is in two experiments of a layer, on whichever endpoints
 they run; because the hashes are independent, a growing share adds units and moves none; because the salts
 differ, an experiment and its successor at the same places are independent of each other. Layers and salts as
-in Tang, Agarwal, O'Brien & Meyer 2010, "Overlapping experiment infrastructure", §3. A cryptographic hash
-(BLAKE2b, RFC 7693) is used because weaker ones were seen to correlate between experiments (Kohavi,
-Longbotham, Sommerfield & Henne 2009, "Controlled experiments on the web", §4.1.1).
+in Tang, Agarwal, O'Brien & Meyer 2010, "Overlapping experiment infrastructure", §3. Cryptographic
+hashes (RFC 7693: BLAKE2s for the place, BLAKE2b for the variant) are used because weaker ones were seen to
+correlate between experiments (Kohavi, Longbotham, Sommerfield & Henne 2009, "Controlled experiments on the
+web", §4.1.1). That they are two functions also keeps a salt that reads like a layer's name from mattering.
 
 Light on purpose (standard library only): it runs in the proxy, once for each request.
 """
@@ -18,22 +19,20 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, blake2s
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from experiments.experiment import Assignment, Experiment, Unit
 
 __all__ = ["Allocation", "Assignment", "allocations", "assign", "bucket", "place"]
 
-# RFC 7693 calls it the personalisation: a salt that reads like a layer's name still gives another hash.
-_LAYER: Final = b"servelens layer"
 _RESOLUTION: Final = 53
 _UNIT_INTERVAL = 2.0**-_RESOLUTION
 _BEYOND_ALL: Final = b"\xff" * 9
 _from_bytes = int.from_bytes
 
 Answer = TypeVar("Answer")
-_Hash = Callable[[], blake2b]
+_Hash = Callable[[], blake2b | blake2s]
 
 
 def bucket(salt: str, unit: str) -> float:
@@ -45,7 +44,7 @@ def place(layer: str, unit: str) -> float:
     """The unit's place in the layer, in [0, 1): uniform, and independent of every :func:`bucket` and of its
     places in other layers.
     """
-    return _fraction(_salted(layer, _LAYER), unit)
+    return _fraction(_layered(layer), unit)
 
 
 def assign(experiment: Experiment, unit: str) -> Assignment | None:
@@ -141,7 +140,7 @@ def _allocation(slices: list[_Slice[Answer]]) -> Allocation[Answer]:
     for each in slices:
         edges += (_edge(each.start), _edge(each.end))
         cells += (each.arms, None)
-    layered = _salted(first.experiment.layer, _LAYER).copy
+    layered = _layered(first.experiment.layer).copy
     divided = _divided(layered, edges, cells)
     return Allocation(experiments, first.experiment.unit, divided)
 
@@ -192,7 +191,7 @@ def _edge(fraction: float) -> bytes:
     return (math.ceil(math.ldexp(fraction, _RESOLUTION)) << 64 - _RESOLUTION).to_bytes(8, "big")
 
 
-def _fraction(salted: blake2b, unit: str) -> float:
+def _fraction(salted: blake2b | blake2s, unit: str) -> float:
     state = salted.copy()
     # Lone surrogates reach us from headers and JSON escapes; such a unit is as good as any other.
     state.update(unit.encode("utf-8", "surrogatepass"))
@@ -201,6 +200,11 @@ def _fraction(salted: blake2b, unit: str) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _salted(salt: str, person: bytes = b"") -> blake2b:
+def _salted(salt: str) -> blake2b:
     """The hash after the salt: every unit of an experiment goes on from there."""
-    return blake2b(f"{salt}\0".encode("utf-8", "surrogatepass"), digest_size=8, person=person)
+    return blake2b(f"{salt}\0".encode("utf-8", "surrogatepass"), digest_size=8)
+
+
+@lru_cache(maxsize=4096)
+def _layered(layer: str) -> blake2s:
+    return blake2s(f"{layer}\0".encode("utf-8", "surrogatepass"), digest_size=8)
