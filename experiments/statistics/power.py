@@ -179,6 +179,11 @@ def plan(baseline: Baseline, split: Split, effect: float, looks: Looks, power: f
 
     Raises :class:`~servelens.errors.Invalid` for an effect that is none or that the metric cannot have, and for an
     impossible power.
+
+    >>> from experiments.metrics import metric_for
+    >>> errors = Baseline(metric_for("error_rate"), mean=0.02, variance=0.02 * 0.98, units_per_day=1000.0)
+    >>> plan(errors, Split(50, 50), -0.25, one_look(0.05)).units
+    21590
     """
     difference = _difference(baseline, effect, field="effect")
     at_test, at_effect = _variances(baseline, split, difference)

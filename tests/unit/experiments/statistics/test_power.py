@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from statsmodels.stats.power import NormalIndPower, tt_ind_solve_power
 from statsmodels.stats.proportion import samplesize_proportions_2indep_onetail
 
 from experiments.metrics import metric_for
+from experiments.statistics import power
 from experiments.statistics.group_sequential import GroupSequentialDesign, pocock_spending
 from experiments.statistics.power import (
     Baseline,
@@ -242,3 +244,7 @@ def test_what_cannot_be_planned_is_refused_by_its_name(field: str, call: object)
     with pytest.raises(Invalid) as raised:
         call()
     assert raised.value.field == field
+
+
+def test_the_examples_in_the_documentation_are_right() -> None:
+    assert doctest.testmod(power).failed == 0
