@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 Verdict = Literal["better", "worse", "different", "inconclusive"]
@@ -217,6 +218,9 @@ class AllocationResult:
 class Report:
     """An experiment's result at one look. ``alpha`` is each primary comparison's share of the experiment's.
 
+    By variant: ``exposures`` are units, ``records`` those of all phases, ``phase_records`` those of the present one, and
+    ``newest_records`` has the time of the newest.
+
     ``verdict`` is a sentence; ``rests_on`` and ``would_change`` say what it rests on and what would change it.
     """
 
@@ -236,6 +240,7 @@ class Report:
     exposures: dict[str, int]
     records: dict[str, int]
     phase_records: dict[str, int]
+    newest_records: dict[str, datetime]
     excluded: dict[str, int]
     sample_ratio: SampleRatio
     metrics: tuple[MetricResult, ...]
@@ -261,6 +266,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

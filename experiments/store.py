@@ -144,6 +144,12 @@ class ExperimentStore:
             rows = session.scalars(select(PhaseRow).where(PhaseRow.experiment == name))
             return {row.phase: dict(row.weights) for row in rows}
 
+    def phase_began(self, name: str, phase: int) -> datetime:
+        """When the phase began; the experiment's start for one that is not known."""
+        with self._database.session(read_only=True) as session:
+            row = session.get(PhaseRow, (name, phase))
+            return _row(session, name).started_at if row is None else row.started_at
+
     def kappa(self, name: str, metric: str, treatment: str) -> float | None:
         """The frozen κ, or ``None`` when there was too little to freeze it on."""
         with self._database.session() as session:

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
 from collector.catalog import EndpointTables
 from experiments.analysis.look import Moment, look
 from experiments.analysis.memory import StoredMemory
-from experiments.experiment import Experiment
-from experiments.measurement.measure import measure
+from experiments.measurement.measurer import Measurer, Versions
 from experiments.report import Report
 from experiments.store import ExperimentStore
 from servelens.clock import Clock
+from servelens.errors import Conflict
 
 logger = logging.getLogger(__name__)
 
+# Clocks of other machines may be behind, and a database may be younger than the traffic that it is told of.
+BEFORE_START: Final = timedelta(days=7)
+
 
 class Analyzer:
-    """Analyses the experiments of one endpoint."""
+    """Analyses the experiments of one endpoint. ``folder`` keeps what was read from look to look, so that a look reads only what
+    is new; without one every look reads everything.
+    """
 
-    def __init__(self, tables: EndpointTables, store: ExperimentStore, clock: Clock) -> None:
+    def __init__(
+        self, tables: EndpointTables, store: ExperimentStore, clock: Clock, folder: Path | None = None
+    ) -> None:
         self._tables = tables
         self._store = store
         self._clock = clock
+        self._measurer = Measurer(tables, folder)
 
-    def analyze(self, experiment: Experiment) -> Report:
-        """Look at the experiment now, registering it if need be, and keep the report.
+    def analyze(self, name: str) -> Report:
+        """Look at the experiment called ``name`` now, and keep the report.
 
-        Raises :class:`~servelens.errors.Conflict` when the definition contradicts the one that was started,
-        and :class:`~servelens.errors.Unavailable` when tables or database cannot be read.
+        Raises :class:`~servelens.errors.Missing` when there is none, :class:`~servelens.errors.Conflict` when it has not
+        started, and :class:`~servelens.errors.Unavailable` when tables or database cannot be read.
         """
-        registered = self._store.register(experiment)
+        registered = self._store.get(name)
+        if registered.state == "draft":
+            raise Conflict(
+                f"experiment '{name}' has not started, so there is nothing to look at",
+                fix=f"Run: servelens experiment start {name}",
+            )
+        experiment = registered.experiment
+        # Scores and feedback are about records, so the records' version is the oldest of the three.
         moment = Moment(
             as_of=self._clock.now(),
             state=registered.state,
@@ -38,24 +56,20 @@ class Analyzer:
             until=registered.stopped_at,
             payload_version=self._tables.payload.version(),
             scores_version=self._tables.scores.version(),
+            feedback_version=self._tables.feedback.version(),
         )
-        measurements = measure(
-            self._tables.payload.scan(until=moment.until, version=moment.payload_version),
-            self._tables.scores.scan(version=moment.scores_version),
+        measurements = self._measurer.measure(
             experiment,
+            versions=Versions(moment.payload_version, moment.scores_version, moment.feedback_version),
+            as_of=moment.as_of,
+            since=registered.started_at - BEFORE_START,
+            until=moment.until,
         )
-        report = look(experiment, measurements, StoredMemory(self._store, experiment.name), moment)
+        report = look(experiment, measurements, StoredMemory(self._store, name), moment)
         self._store.add_analysis(
-            experiment.name,
-            moment.as_of,
-            moment.payload_version,
-            moment.scores_version,
-            report.to_dict(),
+            name, moment.as_of, moment.payload_version, moment.scores_version, report.to_dict()
         )
         logger.info(
-            "experiment analysed: experiment=%s units=%d verdict=%s",
-            experiment.name,
-            report.units,
-            report.verdict,
+            "experiment analysed: experiment=%s units=%d verdict=%s", name, report.units, report.verdict
         )
         return report
