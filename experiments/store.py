@@ -10,39 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from experiments.definition_changes import refuse_frozen, weights_of
 from experiments.experiment import Experiment, experiment_from_dict
-from experiments.models import AnalysisRow, ConstantRow, ExperimentRow, LookRow, PhaseRow, RunningRow
+from experiments.models import (
+    AnalysisRow,
+    ConstantRow,
+    ExperimentRow,
+    LifecycleRow,
+    LookRow,
+    PhaseRow,
+    RunningRow,
+)
+from experiments.standing import State
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Conflict, Missing
-
-State = Literal["draft", "running", "paused", "stopped"]
-
-_FROZEN: Final = (
-    "endpoint",
-    "kind",
-    "unit",
-    "salt",
-    "primary_metric",
-    "secondary_metrics",
-    "alpha",
-    "planned_units",
-    "co_primary_metrics",
-    "guardrails",
-    "layer",
-    "share_from",
-    "minimum_duration_s",
-    "minimum_events",
-    "committed_looks",
-    "outcome_window_s",
-    "cuped_days",
-    "prices",
-)
 
 _T = TypeVar("_T")
 
@@ -89,6 +76,8 @@ class ExperimentStore:
     def register(self, experiment: Experiment) -> Registered:
         """Start the experiment, take over its new share or phase, or find that nothing has changed.
 
+        It is for tests and simulations: proxies do not notice. What
+        :class:`~experiments.lifecycle.Lifecycle` has started is found as it is, and never changed here.
         Raises :class:`~servelens.errors.Conflict`, naming the field, for a change that would spoil the
         analysis, or any change of a stopped experiment.
         """
@@ -113,6 +102,9 @@ class ExperimentStore:
         known = experiment_from_dict(row.definition)
         if known == experiment:
             return _registered(row)
+        if session.get(LifecycleRow, experiment.name) is not None:
+            refuse_frozen(known, experiment)
+            return _registered(row)  # who has read an older share or phase must not put it back
         _refuse_changes(known, experiment, row.state)
         if experiment.phase > known.phase:
             session.add(_phase_row(experiment, now))
@@ -134,7 +126,7 @@ class ExperimentStore:
         """End the experiment: later records no longer count. A second time changes nothing."""
         with self._database.session() as session:
             row = _row(session, name)
-            if row.state == "running":
+            if row.state != "stopped":
                 row.state, row.stopped_at = "stopped", self._clock.now()
             return _registered(row)
 
@@ -307,29 +299,13 @@ def _registered(row: ExperimentRow) -> Registered:
 
 def _phase_row(experiment: Experiment, now: datetime) -> PhaseRow:
     return PhaseRow(
-        experiment=experiment.name, phase=experiment.phase, weights=_weights(experiment), started_at=now
+        experiment=experiment.name, phase=experiment.phase, weights=weights_of(experiment), started_at=now
     )
-
-
-def _weights(experiment: Experiment) -> dict[str, float]:
-    return {variant.name: variant.weight for variant in experiment.variants}
-
-
-def _arms(experiment: Experiment) -> tuple[tuple[str, str], ...]:
-    return tuple((variant.name, variant.served_entity) for variant in experiment.variants)
 
 
 def _refuse_changes(known: Experiment, wanted: Experiment, state: str) -> None:
     path = f"experiments[{wanted.name}]"
-    for name in _FROZEN:
-        old, new = getattr(known, name), getattr(wanted, name)
-        if old != new:
-            raise _frozen(f"{path}.{name}", old, new)
-    old_arms, new_arms = _arms(known), _arms(wanted)
-    if old_arms[0] != new_arms[0]:
-        raise _frozen(f"{path}.control", old_arms[0], new_arms[0])
-    if old_arms != new_arms:
-        raise _frozen(f"{path}.treatments", old_arms[1:], new_arms[1:])
+    refuse_frozen(known, wanted)
     if state == "stopped":
         raise Conflict(
             "the experiment has stopped, so it cannot be changed",
@@ -342,17 +318,9 @@ def _refuse_changes(known: Experiment, wanted: Experiment, state: str) -> None:
             field=f"{path}.phase",
             fix=f"Use {known.phase}, or {known.phase + 1} for new weights.",
         )
-    if wanted.phase == known.phase and _weights(wanted) != _weights(known):
+    if wanted.phase == known.phase and weights_of(wanted) != weights_of(known):
         raise Conflict(
-            f"the weights changed from {_weights(known)} to {_weights(wanted)} within phase {known.phase}",
+            f"the weights changed from {weights_of(known)} to {weights_of(wanted)} within phase {known.phase}",
             field=f"{path}.weight",
             fix=f"Raise phase to {known.phase + 1}, so that old and new traffic are analysed apart.",
         )
-
-
-def _frozen(field: str, old: object, new: object) -> Conflict:
-    return Conflict(
-        f"it was {old!r} when the experiment started and cannot become {new!r}",
-        field=field,
-        fix="Put it back, or stop this experiment and start another one under a new name.",
-    )
