@@ -92,7 +92,7 @@ class Lifecycle:
         if len(refused) == 1:
             raise refused[0]
         if refused:
-            raise Conflict(" ".join(str(each) for each in refused))
+            raise Conflict(" ".join(str(each) for each in refused), field="experiments")
         return done
 
     def create(self, experiment: Experiment, by: str, start: bool = True) -> Standing:

@@ -22,7 +22,7 @@ from servelens.control.snapshot_source import BuildEndpoint
 from servelens.control.store import Action, EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
 from servelens.control.stored_settings import Secrets
-from servelens.endpoint_settings import EndpointSettings
+from servelens.endpoint_settings import EndpointConfigSettings, EndpointSettings
 from servelens.errors import Conflict, Invalid, Missing
 from serving_proxy.authentication import Requester
 from serving_proxy.publication import Published
@@ -38,7 +38,7 @@ _Change = Callable[[StoredEndpoint, dict[str, Any]], EndpointSettings]
 
 class ControlPlane:
     """What the routes do. ``build`` makes of settings what a worker serves, so that nothing is stored that no worker can
-    serve; ``experiments`` gives the running ones, whose served entities must stay.
+    serve; ``experiments`` gives the live ones, whose served entities must stay.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class ControlPlane:
         action: Action,
         if_match: str | None = None,
     ) -> StoredEndpoint:
-        """Change an endpoint, unless a running experiment needs what would go."""
+        """Change an endpoint, unless a live experiment needs what would go."""
 
         def change_to(endpoint: StoredEndpoint) -> EndpointSettings:
             settings = change(endpoint, body)
             self._check(settings)
-            self._refuse_loss(name, {entity.name for entity in settings.config.served_entities})
+            self._refuse_loss(name, settings.config)
             return settings
 
         return self._store.update(name, change_to, by=by, action=action, expected_version=_version(if_match))
@@ -99,7 +99,7 @@ class ControlPlane:
 
     def delete(self, name: str, by: str) -> None:
         """Remove an endpoint, unless an experiment runs on it."""
-        self._store.delete(name, by=by, check=lambda _: self._refuse_loss(name, set()))
+        self._store.delete(name, by=by, check=lambda _: self._refuse_loss(name, None))
 
     def openapi(self, name: str, server: str) -> dict[str, Any]:
         """What may be sent to an endpoint."""
@@ -116,15 +116,26 @@ class ControlPlane:
     def _check(self, settings: EndpointSettings) -> None:
         self._build(self._secrets.resolved(settings), 1)
 
-    def _refuse_loss(self, endpoint: str, entities: set[str]) -> None:
+    def _refuse_loss(self, endpoint: str, config: EndpointConfigSettings | None) -> None:
+        """``config`` is what will be served, ``None`` nothing."""
+        entities = {entity.name for entity in config.served_entities} if config else set()
+        shadows = {shadow.served_entity_name for shadow in config.shadows} if config else set()
         for experiment in self._experiments():
+            if experiment.endpoint != endpoint:
+                continue
             needed = {variant.served_entity for variant in experiment.variants}
-            if experiment.endpoint == endpoint and not needed <= entities:
-                raise Conflict(
-                    f"the running experiment '{experiment.name}' needs served entity "
-                    f"'{min(needed - entities)}' of endpoint '{endpoint}'.",
-                    fix="Remove the experiment from servelens.yaml first.",
-                )
+            if not needed <= entities:
+                raise _needed(experiment, f"needs served entity '{min(needed - entities)}'")
+            mirrored = {variant.served_entity for variant in experiment.treatments}
+            if experiment.kind == "shadow" and not mirrored <= shadows:
+                raise _needed(experiment, f"needs '{min(mirrored - shadows)}' as a shadow")
+
+
+def _needed(experiment: Experiment, what: str) -> Conflict:
+    return Conflict(
+        f"the experiment '{experiment.name}', which has not ended, {what} of endpoint '{experiment.endpoint}'.",
+        fix=f"Stop it first: servelens experiment stop {experiment.name}, or remove it from servelens.yaml.",
+    )
 
 
 def _version(if_match: str | None) -> int | None:

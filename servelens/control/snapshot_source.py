@@ -1,9 +1,10 @@
-"""Where a proxy worker's snapshots come from: the endpoints of the database, the experiments of the settings file.
+"""Where a proxy worker's snapshots come from: the endpoints and the experiments of the database.
 
 A worker calls its source again and again, in a thread. The file is reconciled into the database when it has changed; a
-new snapshot is made when the database's generation has. What is wrong never takes anything else along: with a wrong
-file, or no database, the old snapshot stays; an endpoint that cannot be built stays as it was; an experiment that does
-not fit its endpoint does not run. All of it is raised at the next call, so that the worker says so in its readiness.
+new snapshot is made when one of the database's generations has. What is wrong never takes anything else along: with a
+wrong file, or no database, the old snapshot stays; an endpoint that cannot be built stays as it was; an experiment of
+the file that cannot be changed as it says stays as it was; one that does not fit its endpoint does not run. All of it is
+raised at the next call, so that the worker says so in its readiness.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from experiments.definition_rules import refuse_overlaps
 from experiments.experiment import Experiment
+from experiments.lifecycle import Lifecycle
 from servelens.clock import Clock
 from servelens.control.proxy_workers import BEAT_S, ProxyWorkers, WorkerState
 from servelens.control.store import EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
 from servelens.control.stored_settings import Secrets
 from servelens.endpoint_settings import EndpointSettings
-from servelens.errors import InvalidSettings, ServelensError, Unavailable
+from servelens.errors import Conflict, Invalid, InvalidSettings, ServelensError, Unavailable
 from servelens.settings import Settings
 from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.endpoint import Endpoint
@@ -37,7 +40,7 @@ class SnapshotSource:
     """Gives ``worker`` its snapshots, and says in ``workers`` which generation it serves.
 
     ``keys`` is asked twice a second and gives the same object as long as no key has changed. One thread at a time may
-    call; :attr:`snapshot` and :attr:`experiments` may be read from any.
+    call; :attr:`snapshot` may be read from any.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class SnapshotSource:
         path: Path,
         load: Callable[[Path], Settings],
         store: EndpointStore,
+        lifecycle: Lifecycle,
         workers: ProxyWorkers,
         build_endpoint: BuildEndpoint,
         build_experiments: Callable[[Settings], Sequence[Experiment]],
@@ -55,10 +59,10 @@ class SnapshotSource:
         keys: Callable[[], Keys] = lambda: NO_KEYS,
     ) -> None:
         self.snapshot = Snapshot({})
-        self.experiments: Sequence[Experiment] = ()
         self._path = path
         self._load = load
         self._store = store
+        self._lifecycle = lifecycle
         self._workers = workers
         self._build_endpoint = build_endpoint
         self._build_experiments = build_experiments
@@ -67,11 +71,12 @@ class SnapshotSource:
         self._worker = worker
         self._keys = keys
         self._file: tuple[int, int] | None = None
-        self._generation = -1
+        self._generation = self._experiments_generation = -1
         self._built: dict[tuple[str, int], Endpoint] = {}
         self._failing: dict[str, str] = {}
         self._misfits: list[str] = []
-        self._stale = True
+        self._refused: Conflict | None = None
+        self._refused_at = -1
         self._reported: WorkerState | None = None
         self._next_beat = self._next_keys = clock.monotonic()
 
@@ -92,8 +97,11 @@ class SnapshotSource:
             if problem is not None:
                 raise problem from None
             raise
-        if problem is None and (self._failing or self._misfits):
-            problem = InvalidSettings(" ".join([*self._failing.values(), *self._misfits]))
+        said = [*self._failing.values(), *self._misfits]
+        if self._refused is not None:
+            said.append(str(self._refused))
+        if problem is None and said:
+            problem = InvalidSettings(" ".join(said))
         if problem is not None:
             raise problem
         return None
@@ -110,12 +118,13 @@ class SnapshotSource:
         try:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_size)
-            if seen == self._file:
+            if seen == self._file and not self._may_take_what_was_refused():
                 return None
             settings = self._load(self._path)
             for block in settings.endpoints:
                 self._build_endpoint(block, 1)  # what no worker could serve is not stored
             changed = self._store.apply_file(settings.endpoints, by=self._path.name)
+            self._apply_experiments(self._build_experiments(settings))
         except OSError as error:
             problem: ServelensError = InvalidSettings(f"{self._path} cannot be read: {error.strerror}.")
         except ServelensError as error:
@@ -123,24 +132,47 @@ class SnapshotSource:
         else:
             if changed:
                 logger.info("settings file applied: endpoints=%s", ",".join(changed))
-            self.experiments = self._build_experiments(settings)
-            self._file, self._stale = seen, True
+            self._file = seen
             return None
         if self._file is None:  # there is no older configuration that could be served
             raise problem
         return problem
 
+    def _may_take_what_was_refused(self) -> bool:
+        """Whether another experiment's end or change may have made room for what the file wants."""
+        return self._refused is not None and self._lifecycle.generation() != self._refused_at
+
+    def _apply_experiments(self, experiments: Sequence[Experiment]) -> None:
+        """Those of the file's experiments that are refused are no reason to start without, or to wait with, the others."""
+        self._refused, self._refused_at = None, self._lifecycle.generation()
+        try:
+            changed = self._lifecycle.apply_file(experiments, by=self._path.name)
+        except Conflict as error:
+            if error.field is None:  # two transactions in each other's way, and no refusal
+                raise
+            self._refused = error
+        else:
+            if changed:
+                logger.info("settings file applied: experiments=%s", ",".join(changed))
+
     def _follow_store(self) -> Snapshot | None:
         keys = self._current_keys()
-        if not self._stale and keys is self.snapshot.keys and self._store.generation() == self._generation:
+        if keys is self.snapshot.keys and not self._has_changed():
             return None
         generation, endpoints = self._store.state()
+        experiments_generation, experiments = self._lifecycle.assigned()
         self._build(endpoints)
-        self._generation, self._stale = generation, False
+        self._generation, self._experiments_generation = generation, experiments_generation
         served = {endpoint.name: endpoint for endpoint in self._built.values()}
-        running, self._misfits = _fitting(self.experiments, served)
+        running, self._misfits = _fitting(experiments, served)
         self.snapshot = Snapshot.of(served.values(), running, keys)
         return self.snapshot
+
+    def _has_changed(self) -> bool:
+        return (
+            self._store.generation() != self._generation
+            or self._lifecycle.generation() != self._experiments_generation
+        )
 
     def _current_keys(self) -> Keys:
         """The keys; asked for at every second call at the most, since that costs more than a generation."""
@@ -179,7 +211,9 @@ class SnapshotSource:
 def _fitting(
     experiments: Sequence[Experiment], endpoints: Mapping[str, Endpoint]
 ) -> tuple[list[Experiment], list[str]]:
-    """The experiments whose endpoint has every served entity that they need, and why the others cannot run."""
+    """The experiments whose endpoint has every served entity that they need, and whose units no earlier one has; and why
+    the others cannot run.
+    """
     fitting: list[Experiment] = []
     misfits: list[str] = []
     for experiment in experiments:
@@ -191,6 +225,11 @@ def _fitting(
                 f"experiment '{experiment.name}' does not run: endpoint '{experiment.endpoint}' has no served entity "
                 f"'{missing[0]}'."
             )
+            continue
+        try:
+            refuse_overlaps((*fitting, experiment))  # an older release let two of them start
+        except Invalid as error:
+            misfits.append(f"experiment '{experiment.name}' does not run: {error.message}.")
         else:
             fitting.append(experiment)
     return fitting, misfits

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from collector.spool import Durability
+from experiments.lifecycle import Lifecycle
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store
 from servelens.assembly.endpoints import build_endpoint
@@ -46,6 +47,7 @@ def run(config: Path, slot: str, *, supervised: bool, clock: Clock | None = None
         database.create_tables()
         clock = clock or SystemClock()
         store = build_endpoint_store(settings, database, clock)
+        lifecycle = Lifecycle(database, clock)
         key_store = KeyStore(database, clock)
         keys = CurrentKeys(key_store)
         check_listen(settings.proxy.host, keys())
@@ -55,6 +57,7 @@ def run(config: Path, slot: str, *, supervised: bool, clock: Clock | None = None
             config,
             load_settings,
             store,
+            lifecycle,
             workers,
             build_endpoint,
             build_experiments,
@@ -74,7 +77,7 @@ def run(config: Path, slot: str, *, supervised: bool, clock: Clock | None = None
                 return parts.snapshot().keys
 
             admin = require("admin", current, clock)
-            control = ControlPlane(store, workers, secrets, build_endpoint, lambda: source.experiments)
+            control = ControlPlane(store, workers, secrets, build_endpoint, lifecycle.live)
             return [
                 control_api.router(control, minute, admin, parts.snapshot, parts.published),
                 keys_api.router(key_store, current, clock, route_class=DatabricksRoute),

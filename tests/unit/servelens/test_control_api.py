@@ -307,6 +307,25 @@ def test_what_a_running_experiment_needs_cannot_go(api: Api) -> None:
     assert api.refused("GET", f"{BASE}/chat")[0] == 404
 
 
+def test_what_a_shadow_experiment_watches_stays_a_shadow(api: Api) -> None:
+    mirrored = {"shadows": [{"served_entity_name": "b"}]}
+    api.create("chat", backend("a"), backend("b"), config=mirrored)
+    api.experiments = [
+        Experiment("silent", "chat", Variant("a", "a"), (Variant("b", "b"),), "success_rate", kind="shadow")
+    ]
+    entities = [backend("a"), backend("b")]
+    for body, what in (
+        ({"served_entities": [backend("a")], "shadows": []}, "served entity 'b'"),
+        ({"served_entities": entities, "shadows": [], "traffic_config": routes(a=100)}, "'b' as a shadow"),
+    ):
+        status, code, message = api.refused("PUT", f"{BASE}/chat/config", body)
+        assert (status, code) == (409, "RESOURCE_CONFLICT")
+        assert f"'silent', which has not ended, needs {what}" in message
+        assert "servelens experiment stop silent" in message
+    more = {"served_entities": [*entities, backend("c")], "traffic_config": routes(a=50, c=50)}
+    assert api.call("PUT", f"{BASE}/chat/config", more).status_code == 200
+
+
 def test_with_keys_in_use_only_an_admin_is_let_in(api: Api) -> None:
     api.keys = {
         "sl-admin": Requester("ann", frozenset({"admin"}), "1"),

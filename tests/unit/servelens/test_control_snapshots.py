@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from experiments.experiment import Experiment
+from experiments.lifecycle import Lifecycle
+from experiments.store import ExperimentStore
 from servelens.assembly.endpoints import build_endpoint
 from servelens.assembly.experiments import build_experiments
 from servelens.clock import ManualClock
@@ -28,7 +30,7 @@ from servelens.experiment_settings import ExperimentSettings
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from serving_proxy.authentication import NO_KEYS, Keys
-from serving_proxy.routing import Snapshot
+from serving_proxy.routing import Identity, Snapshot, choose_served_entity
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, settings
 
 
@@ -45,11 +47,13 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.store = EndpointStore(self.database, self.clock)
+        self.lifecycle = Lifecycle(self.database, self.clock)
         self.workers = ProxyWorkers(self.database, self.clock)
         self.source = SnapshotSource(
             self.file,
             load_settings,
             self.store,
+            self.lifecycle,
             self.workers,
             build_endpoint,
             self._experiments,
@@ -219,6 +223,102 @@ def test_an_experiment_that_does_not_fit_does_not_run_and_harms_no_endpoint(work
     running = {name: [one.name for one in each.experiments] for name, each in snapshot.experiments.items()}
     assert running == {"embed": ["fine"]}
     with pytest.raises(InvalidSettings, match=r"'broken' does not run.*'challenger'"):
+        worker.source()
+
+
+def ab(name: str, endpoint: str = "chat", **more: Any) -> dict[str, Any]:
+    """A block of the settings file that gives all units to ``challenger``."""
+    return {
+        "name": name,
+        "endpoint": endpoint,
+        "control": {"served_entity": "champion", "weight": 0},
+        "treatments": [{"served_entity": "challenger", "weight": 100}],
+        **more,
+    }
+
+
+def made(name: str, endpoint: str = "chat", **more: Any) -> Experiment:
+    return ExperimentSettings.model_validate(ab(name, endpoint, **more)).build()
+
+
+def chosen(snapshot: Snapshot, endpoint: str = "chat") -> tuple[str | None, str]:
+    """The experiment and the served entity of some unit."""
+    choice = choose_served_entity(snapshot, snapshot.endpoints[endpoint], Identity("r", user="ann"))
+    return choice.experiment, choice.entity.name
+
+
+def two(name: str = "chat") -> dict[str, Any]:
+    return {"name": name, "config": _both()}
+
+
+def test_experiments_of_the_database_are_followed(worker: Worker) -> None:
+    worker.write(two())
+    assert chosen(worker.next())[0] is None
+    worker.lifecycle.create(made("ab"), by="ann", start=False)
+    assert chosen(worker.next())[0] is None
+    worker.lifecycle.start("ab", "ann")
+    first = worker.next()
+    assert chosen(first) == ("ab", "challenger")
+    assert worker.source() is None
+    worker.lifecycle.pause("ab", "ann")
+    assert chosen(worker.next()) == ("ab", "challenger")
+    worker.lifecycle.resume("ab", "ann")
+    worker.lifecycle.begin_phase("ab", {"champion": 100, "challenger": 0}, by="ann")
+    changed = worker.next()
+    assert chosen(changed) == ("ab", "champion")
+    assert changed.endpoints["chat"] is first.endpoints["chat"]
+    worker.lifecycle.stop("ab", "ann")
+    assert chosen(worker.next())[0] is None
+    assert worker.source() is None
+
+
+def test_experiments_of_the_file_are_started_and_ended(worker: Worker) -> None:
+    worker.write(two(), experiments=[ab("ab")])
+    assert chosen(worker.next()) == ("ab", "challenger")
+    worker.lifecycle.begin_phase("ab", {"champion": 100, "challenger": 0}, by="ann")
+    worker.next()
+    worker.write(two(), two("embed"), experiments=[ab("ab")])
+    assert chosen(worker.next()) == ("ab", "champion")
+    worker.write(two())
+    assert chosen(worker.next())[0] is None
+    assert worker.lifecycle.standing("ab").outcome == "removed"
+
+
+def test_a_block_that_is_refused_is_said_and_taken_once_there_is_room(worker: Worker) -> None:
+    worker.lifecycle.create(made("own"), by="ann")
+    worker.write(two(), two("embed"), experiments=[ab("ab"), ab("fine", "embed")])
+    snapshot = worker.next()
+    assert chosen(snapshot) == ("own", "challenger")
+    assert chosen(snapshot, "embed") == ("fine", "challenger")
+    for _ in range(2):
+        with pytest.raises(InvalidSettings, match="'own' and 'ab' both want the units"):
+            worker.source()
+    generation = worker.lifecycle.generation()
+    worker.lifecycle.stop("own", "ann")
+    assert chosen(worker.next()) == ("ab", "challenger")
+    assert worker.lifecycle.generation() == generation + 2
+    assert worker.source() is None
+
+
+def test_all_that_is_wrong_is_said_at_once(worker: Worker) -> None:
+    worker.lifecycle.create(made("lost", "nowhere"), by="ann")
+    worker.write(two(), experiments=[ab("ab")])
+    assert chosen(worker.next()) == ("ab", "challenger")
+    worker.write(two(), experiments=[ab("ab", alpha=0.1)])
+    with pytest.raises(InvalidSettings, match=r"'lost' does not run.*experiments\[ab\]\.alpha: it was 0\.05"):
+        worker.source()
+
+
+def test_of_two_that_an_older_release_let_start_the_earlier_runs(worker: Worker) -> None:
+    older = ExperimentStore(worker.database, worker.clock)
+    worker.write(two())
+    worker.next()
+    older.register(made("first"))
+    worker.clock.advance(1)
+    older.register(made("second"))
+    worker.lifecycle.create(made("other", "nowhere"), by="ann")  # so that there is something to follow
+    assert chosen(worker.next()) == ("first", "challenger")
+    with pytest.raises(InvalidSettings, match=r"'second' does not run: 'first' and 'second' both want"):
         worker.source()
 
 
