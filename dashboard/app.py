@@ -74,7 +74,11 @@ def create_console(services: ConsoleServices) -> FastAPI:
     problems.install(app)
     app.include_router(health.router(services.database, console.reader.cache, console.case_counts))
     app.include_router(reports.router(console.reports))
-    app.include_router(experiments_api.router(services.experiment_store, console.experiments.analyzer))
+    app.include_router(
+        experiments_api.router(
+            services.experiment_store, console.experiments.analyzer, services.experiment_control
+        )
+    )
     app.include_router(relabel_api.router(services.queue, services.database))
 
     @app.api_route(

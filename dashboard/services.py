@@ -8,7 +8,9 @@ from pathlib import Path
 
 from collector.catalog import Catalog
 from evaluators.run_history import RunHistory
+from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
+from experiments.standing import Standing
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from servelens.clock import Clock
@@ -36,14 +38,16 @@ class EndpointSummary:
 class ConsoleServices:
     """Everything that :func:`dashboard.app.create_console` needs.
 
+    ``experiments`` are those that have started, live ones first, followed as they change.
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
     """
 
     catalog: Catalog
     database: Database
-    experiments: Sequence[Experiment]
+    experiments: Sequence[Standing]
     experiment_store: ExperimentStore
+    experiment_control: ExperimentControl
     queue: CaseQueue
     endpoints: Sequence[EndpointSummary]
     run_history: RunHistory
@@ -54,14 +58,13 @@ class ConsoleServices:
     allowed_hosts: Sequence[str] = field(default=("*",))
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
-        """The names that split an endpoint's traffic: variants of its experiments, then other served entities."""
+        """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""
         names: dict[str, None] = {}
         answering: set[str] = set()
-        for experiment in self.experiments:
-            if experiment.endpoint == endpoint:
-                for variant in experiment.variants:
-                    names[variant.name] = None
-                    answering.add(variant.served_entity)
+        for standing in self.experiments_on(endpoint):
+            for variant in standing.experiment.variants if standing.is_live else ():
+                names[variant.name] = None
+                answering.add(variant.served_entity)
         for summary in self.endpoints:
             if summary.name == endpoint:
                 for entity in summary.entities:
@@ -69,7 +72,11 @@ class ConsoleServices:
                         names[entity.name] = None
         return tuple(names)
 
+    def experiments_on(self, endpoint: str) -> list[Standing]:
+        """The experiments of ``endpoint`` that have started: live ones in order of start, then the ended, the last first."""
+        return [standing for standing in self.experiments if standing.experiment.endpoint == endpoint]
+
     def experiment(self, name: str | None, endpoint: str) -> Experiment | None:
         """The experiment of that name on ``endpoint``, else the endpoint's first, else ``None``."""
-        here = [experiment for experiment in self.experiments if experiment.endpoint == endpoint]
+        here = [standing.experiment for standing in self.experiments_on(endpoint)]
         return next((experiment for experiment in here if experiment.name == name), here[0] if here else None)

@@ -29,6 +29,7 @@ from dashboard.pages.experiment_guardrails import guardrails_card
 from dashboard.pages.experiment_metrics import capital, estimate, metrics_card
 from dashboard.theme import arm_colours
 from experiments.experiment import Experiment
+from experiments.standing import Standing
 
 _TICK_MS = 30_000
 
@@ -62,7 +63,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
         if data is None or scheme is None:
             raise PreventUpdate
         view = console.view(data)
-        here = [one for one in console.services.experiments if one.endpoint == view.endpoint]
+        here = console.services.experiments_on(view.endpoint)
         experiment = console.services.experiment(name, view.endpoint)
         if experiment is None:
             return [_no_experiment(view.endpoint)]
@@ -101,19 +102,21 @@ def register(callbacks: Callbacks, console: Console) -> None:
     )
 
 
-def _choice(experiments: Sequence[Experiment], chosen: Experiment) -> Element | None:
-    if len(experiments) < 2:
+def _choice(standings: Sequence[Standing], chosen: Experiment) -> Element | None:
+    """A button for each experiment; one that has ended says how."""
+    if len(standings) < 2:
         return None
-    return html.Div(
-        [
-            html.Button(
-                one.name,
-                id={"type": "experiment", "name": one.name},
-                className="button" + (" button-primary" if one.name == chosen.name else ""),
-            )
-            for one in experiments
-        ],
-        className="toolbar",
+    return html.Div([_button(standing, chosen) for standing in standings], className="toolbar")
+
+
+def _button(standing: Standing, chosen: Experiment) -> Element:
+    name = standing.experiment.name
+    ended = f" ({str(standing.outcome).replace('_', ' ')})" if standing.outcome else ""
+    return html.Button(
+        [name, html.Span(ended, className="muted")] if ended else name,
+        id={"type": "experiment", "name": name},
+        className="button" + (" button-primary" if name == chosen.name else ""),
+        title=standing.reason,
     )
 
 

@@ -31,7 +31,8 @@ _REFRESH_S: Final = 0.5
 
 class ConsoleAccess:
     """ASGI middleware. ``keys`` gives the current ones and may ask the database: it is called in a thread, at most
-    twice a second; while it fails the old ones stay.
+    twice a second; while it fails the old ones stay. What is behind it finds the name of the key in
+    ``request.state.requester``, ``None`` while there are no keys.
     """
 
     def __init__(self, app: ASGIApp, keys: Callable[[], Keys], clock: Clock) -> None:
@@ -49,6 +50,8 @@ class ConsoleAccess:
             if isinstance(outcome, Failure):
                 await _refusal(outcome)(scope, receive, send)
                 return
+            name = outcome.name if outcome else None
+            scope = {**scope, "state": {**scope.get("state", {}), "requester": name}}
         await self._app(scope, receive, send)
 
     async def _refresh(self) -> None:

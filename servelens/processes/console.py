@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from dashboard.app import create_console
+from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices
 from evaluators.run_history import RunHistory
+from experiments.api import ExperimentControl
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
-from servelens.assembly.experiments import build_experiments
+from servelens.assembly.experiment_decisions import ManualDecisions
+from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
+from servelens.control.experiment_requests import requested_experiment
+from servelens.control.promotion import Promotion
 from servelens.keys.console_access import ConsoleAccess
 from servelens.keys.current import CurrentKeys
 from servelens.keys.store import KeyStore
@@ -40,14 +46,21 @@ def run(config: Path, *, supervised: bool) -> int:
         endpoints = open_endpoint_store(settings, database, clock)
         keys = CurrentKeys(KeyStore(database, clock))
         check_listen(settings.console.host, keys(), "console.host")
-        store = ExperimentStore(database, clock)
-        experiments = [store.register(experiment).experiment for experiment in build_experiments(settings)]
+        lifecycle = open_lifecycle(settings, database, clock)
+        decisions = ManualDecisions(database, lifecycle, Promotion(endpoints))
         app = create_console(
             ConsoleServices(
                 catalog=build_catalog(settings, endpoints),
                 database=database,
-                experiments=experiments,
-                experiment_store=store,
+                experiments=CurrentExperiments(lifecycle, clock),
+                experiment_store=ExperimentStore(database, clock),
+                experiment_control=ExperimentControl(
+                    lifecycle=lifecycle,
+                    parse=partial(requested_experiment, endpoints=endpoints),
+                    promote=decisions.promote,
+                    abort=decisions.abort,
+                    decisions=decisions.history,
+                ),
                 queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
                 endpoints=EndpointSummaries(endpoints, clock),
                 run_history=RunHistory(database, clock),

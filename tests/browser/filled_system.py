@@ -18,9 +18,12 @@ import polars as pl
 import pyarrow as pa
 
 from collector.catalog import DRIFT_SCHEMA, PAYLOAD_SCHEMA, SCORE_SCHEMA, UNROUTED, Catalog, TableName
+from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
 from evaluators.run_history import RunHistory
-from experiments.experiment import Experiment, Variant
+from experiments.api import ExperimentControl
+from experiments.experiment import Experiment, Variant, experiment_from_dict
+from experiments.lifecycle import Lifecycle
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from relabel.selection import Rule, Selector
@@ -61,11 +64,21 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
         salt="cooler-answers",
         planned_units=2_000,
     )
+    lifecycle = Lifecycle(database, clock)
+    if not lifecycle.standings():
+        lifecycle.create(experiment, by="ann")
     services = ConsoleServices(
         catalog=catalog,
         database=database,
-        experiments=(experiment,),
+        experiments=CurrentExperiments(lifecycle, clock),
         experiment_store=ExperimentStore(database, clock),
+        experiment_control=ExperimentControl(
+            lifecycle=lifecycle,
+            parse=experiment_from_dict,
+            promote=lambda name, by, reason: lifecycle.stop(name, by, "promoted", reason),
+            abort=lambda name, by, reason: lifecycle.stop(name, by, "aborted", reason),
+            decisions=lambda _name, _limit: [],
+        ),
         queue=CaseQueue(database, clock),
         endpoints=(
             EndpointSummary(

@@ -105,11 +105,11 @@ def test_nothing_scored_is_no_error(empty_services: ConsoleServices) -> None:
     scores = console.quality.scores(view, PERPLEXITY)
     assert quality_figures.over_time(scores, {}, "light", "UTC").to_json()
     assert quality_figures.distribution(scores, {}, "light").to_json()
-    assert console.experiments.report(empty_services.experiments[0]) is None
+    assert console.experiments.report(empty_services.experiments[0].experiment) is None
 
 
 def test_report_is_looked_at_once_for_many_viewers(console: Console, services: ConsoleServices) -> None:
-    experiment = services.experiments[0]
+    experiment = services.experiments[0].experiment
     first = console.experiments.report(experiment)
     assert first is not None
     assert console.experiments.report(experiment) == first
