@@ -11,16 +11,10 @@ from pathlib import Path
 
 import click
 
+from servelens.config_option import config_option as _config
 from servelens.errors import Invalid, Missing, ServelensError
+from servelens.experiment_commands import experiment
 
-_config = click.option(
-    "--config",
-    "config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("servelens.yaml"),
-    show_default=True,
-    help="The settings file.",
-)
 _collector_config = click.option(
     "--config",
     "config",
@@ -168,19 +162,7 @@ def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: flo
     sys.exit(run(config, unit, endpoint, now=now, wait_s=wait_s))
 
 
-@cli.group()
-def experiment() -> None:
-    """Look at experiments."""
-
-
-@experiment.command("report")
-@_config
-@click.argument("name")
-def experiment_report(config: Path, name: str) -> None:
-    """Analyse the experiment NAME now and print its report as JSON."""
-    from servelens.processes.experiment_report import run
-
-    sys.exit(run(config, name))
+cli.add_command(experiment)
 
 
 @cli.group()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rich.table import Table
 from servelens.assembly.database import build_database
 from servelens.clock import SystemClock
 from servelens.keys.store import KeyStore
+from servelens.processes.person import user
 from servelens.settings_file import load_settings
 
 
@@ -23,7 +23,7 @@ def create(config: Path, name: str, scopes: Sequence[str], expires_days: int | N
     lifetime = None if expires_days is None else timedelta(days=expires_days)
     with _store(config) as store:
         is_first = not store.generation().created
-        key, secret = store.create(name, scopes, created_by=_user(), lifetime=lifetime)
+        key, secret = store.create(name, scopes, created_by=user(), lifetime=lifetime)
     said = Console(stderr=True, highlight=False, soft_wrap=True)
     until = "until it is revoked" if key.expires_at is None else f"until {_time(key.expires_at)}"
     said.print(f"Key {key.name!r} ({key.id}) may {', '.join(key.scopes)}, {until}.", markup=False)
@@ -68,13 +68,6 @@ def _store(config: Path) -> Iterator[KeyStore]:
         yield KeyStore(database, SystemClock())
     finally:
         database.dispose()
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return None
 
 
 def _time(moment: datetime) -> str:

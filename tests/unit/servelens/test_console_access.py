@@ -1,0 +1,36 @@
+"""The console's door tells what is behind it who has come in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI, Request
+
+from servelens.clock import ManualClock
+from servelens.database import Database
+from servelens.keys.console_access import ConsoleAccess
+from servelens.keys.store import KeyStore
+
+
+async def test_the_name_of_the_key_goes_with_the_request(tmp_path: Path) -> None:
+    clock = ManualClock(datetime(2026, 5, 1, tzinfo=UTC))
+    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
+    database.create_tables()
+    store = KeyStore(database, clock)
+    app = FastAPI()
+
+    @app.get("/who")
+    async def who(request: Request) -> Any:
+        return request.state.requester
+
+    door = ConsoleAccess(app, store.load, clock)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://console") as client:
+        assert (await client.get("/who")).json() is None
+        _, secret = store.create("ann", ["admin"])
+        clock.advance(1)
+        assert (await client.get("/who")).status_code == 401
+        assert (await client.get("/who", headers={"authorization": f"Bearer {secret}"})).json() == "ann"
+    database.dispose()
