@@ -54,6 +54,7 @@ _COMMIT_ATTEMPTS = 8
 _CHECKPOINT_EVERY = 50
 _COMMIT_VERSION = "_commit_version"
 _CHANGE_TYPE = "_change_type"
+_INSERTED = pl.col(_CHANGE_TYPE) == "insert"
 _HISTORY_GONE = ("Invalid table version", "not found")
 _NO_SUCH_VERSION = ("Invalid table version", "not the same as the specified end version")
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -61,10 +62,13 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Rows that commits added, and the table version up to which that is all of them (``None``: no table)."""
+    """Rows that commits added, the table version up to which that is all of them (``None``: no table), and the rows of
+    older commits that they took away or changed (``None``: that cannot be told, or none).
+    """
 
     frame: pl.DataFrame
     version: int | None
+    removed: pl.DataFrame | None = None
 
 
 class Table:
@@ -156,9 +160,15 @@ class Table:
         return frame if condition is None else frame.filter(condition)
 
     def read_since(
-        self, version: int | None, *, columns: Sequence[str] | None = None, max_rows: int | None = None
+        self,
+        version: int | None,
+        *,
+        columns: Sequence[str] | None = None,
+        max_rows: int | None = None,
+        until: int | None = None,
     ) -> Changes:
-        """Rows added by the commits after ``version``, in the order of the commits; ``None`` reads them all.
+        """Rows added by the commits after ``version`` up to ``until`` (the newest), in the order of the commits; ``None``
+        reads them all.
 
         Whole commits only: with ``max_rows`` as many as fit, but at least one that adds rows. Rewrites by
         compaction, updates and deletions add nothing. Maintenance shortens a table's history: where it no longer
@@ -166,21 +176,22 @@ class Table:
         :class:`~servelens.errors.Missing`.
         """
         names = list(columns) if columns is not None else list(self.schema.names)
+        nothing = self._empty.select(names)
         with self._translated():
-            handle = self._opened()
+            handle = self._opened(until)
             if handle is None:
-                return Changes(self._empty.select(names), None)
+                return Changes(nothing, None)
             newest = handle.version()
             if version is not None and version >= newest:
                 if version > newest:
                     raise Missing(f"there is no version {version}, the newest is {newest}", field=self.uri)
-                return Changes(self._empty.select(names), newest)
+                return Changes(nothing, newest)
             first = 0 if version is None else version + 1
             last = newest
             try:
                 if max_rows is not None:
                     last = self._last_that_fits(handle, first, newest, max_rows)
-                frame = self._feed(handle, first, last, names).sort(_COMMIT_VERSION, maintain_order=True)
+                feed = self._feed(handle, first, last, names).sort(_COMMIT_VERSION, maintain_order=True)
             except (DeltaError, pa.ArrowException, OSError) as error:
                 if not any(words in str(error) for words in _HISTORY_GONE):
                     raise
@@ -191,8 +202,10 @@ class Table:
                         fix="Read it anew, from the start.",
                     ) from error
                 frame = self._widened(self._scanned(handle), handle).select(names).collect()
-                last = newest
-        return Changes(frame.select(names).cast(self._empty.select(names).schema), last)
+                return Changes(frame.cast(nothing.schema), newest)
+        feeds = (feed.filter(_INSERTED), feed.filter(~_INSERTED))
+        added, removed = (each.select(names).cast(nothing.schema) for each in feeds)
+        return Changes(added, last, removed)
 
     def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
         """Add ``rows`` in one commit and give its version; creates the table when there is none.
@@ -315,11 +328,12 @@ class Table:
         present = column_names(handle)
         wanted = [*(name for name in names if name in present), _CHANGE_TYPE, _COMMIT_VERSION]
         reader = handle.load_cdf(starting_version=first, ending_version=last, columns=wanted)
-        frame = pl.DataFrame(pa.table(reader)).filter(pl.col(_CHANGE_TYPE) == "insert")
-        return self._widened(frame.lazy(), handle).select(*names, _COMMIT_VERSION).collect()
+        frame = pl.DataFrame(pa.table(reader)).lazy()
+        return self._widened(frame, handle).select(*names, _CHANGE_TYPE, _COMMIT_VERSION).collect()
 
     def _last_that_fits(self, handle: DeltaTable, first: int, newest: int, max_rows: int) -> int:
-        counts = self._feed(handle, first, newest, []).group_by(_COMMIT_VERSION).len().sort(_COMMIT_VERSION)
+        added = self._feed(handle, first, newest, []).filter(_INSERTED)
+        counts = added.group_by(_COMMIT_VERSION).len().sort(_COMMIT_VERSION)
         last, taken = first, 0
         for commit, rows in counts.iter_rows():
             if taken and taken + rows > max_rows:

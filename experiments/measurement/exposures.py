@@ -7,9 +7,12 @@ counted by reason:
   unknown endpoint);
 * ``no_unit``, ``unknown_variant``: nobody can say whom it belongs to;
 * ``unit_in_two_variants``: the unit met two variants within one phase, so that its behaviour belongs to
-  neither.
+  neither (:mod:`experiments.measurement.units`).
 
 Shadow answers are no exposures: nobody saw them.
+
+Ten million texts are slow, so a record's id and its unit are kept as 64-bit hashes, and a variant as its place in the
+experiment. Two of ten million units share a hash with a probability of 3 in a million.
 """
 
 from __future__ import annotations
@@ -18,82 +21,75 @@ from typing import Final
 
 import polars as pl
 
-from experiments.experiment import Experiment
+from experiments.measurement.values import Reading, payload_value
 
 EXCLUDED: Final = "excluded"
 IN_TWO_VARIANTS: Final = "unit_in_two_variants"
 
+REACHED_NO_ENTITY, UNKNOWN_VARIANT, NO_UNIT = range(3)
+EXCLUSIONS: Final = ("reached_no_entity", "unknown_variant", "no_unit")
+
+ID: Final = "databricks_request_id"
 _CLIENT_FAULTS: Final = ("invalid_request", "unknown_endpoint", "body_too_large")
-_COLUMNS: Final = (
-    "databricks_request_id",
-    "status_code",
-    "execution_duration_ms",
-    "served_entity",
-    "variant",
-    "unit",
-    "phase",
-    "propensity",
-    "request_time",
-    "is_stream",
-    "time_to_first_token_ms",
-    "output_tokens",
-    "error_type",
-    "client_disconnected",
-)
 
 
-def experiment_records(payload: pl.LazyFrame, experiment: Experiment) -> pl.LazyFrame:
-    """The experiment's records with ``excluded`` (a reason, or null); ``unit``, ``phase`` are never null
-    where it is.
-
-    When the unit is the request, the record's own id stands in for a missing unit.
+def exposures(payload: pl.LazyFrame, reading: Reading) -> pl.LazyFrame:
+    """The experiment's records: ``excluded`` (a reason's number, or null), ``id`` and ``time`` (where something is
+    joined), ``unit`` (a hash; where units have several records), ``variant``, ``phase``, ``day``, ``propensity``, and
+    value and reason of each value that the inference table has.
     """
-    own = (pl.col("experiment") == experiment.name) & ~pl.col("is_shadow").fill_null(value=False)
-    unit = pl.col("unit")
-    if experiment.unit == "request":
-        unit = pl.coalesce(unit, pl.col("databricks_request_id"))
-    names = [variant.name for variant in experiment.variants]
-    reason = (
-        pl.when(pl.col("served_entity").is_null() | pl.col("error_type").is_in(_CLIENT_FAULTS))
-        .then(pl.lit("reached_no_entity"))
-        .when(pl.col("variant").is_null() | ~pl.col("variant").is_in(names))
-        .then(pl.lit("unknown_variant"))
-        .when(unit.is_null() | (unit == ""))
-        .then(pl.lit("no_unit"))
-        .otherwise(pl.lit(None, dtype=pl.String))
-    )
-    return (
-        payload.filter(own)
-        .select(_COLUMNS)
-        .with_columns(unit.alias("unit"), pl.col("phase").fill_null(0))
-        .with_columns(reason.alias(EXCLUDED))
+    own = (pl.col("experiment") == reading.experiment.name) & ~pl.col("is_shadow").fill_null(value=False)
+    return payload.filter(own).select(
+        _excluded(reading).alias(EXCLUDED),
+        *key_columns(reading),
+        *_exposed(reading),
+        *payload_columns(reading),
     )
 
 
-def excluded_counts(records: pl.LazyFrame) -> pl.LazyFrame:
-    """Columns ``excluded``, ``records``: how many were left out, by reason."""
-    return records.filter(pl.col(EXCLUDED).is_not_null()).group_by(EXCLUDED).agg(pl.len().alias("records"))
+def key_columns(reading: Reading) -> list[pl.Expr]:
+    """What other tables are joined by, and the unit."""
+    joined = [hashed(ID).alias("id"), pl.col("request_time").alias("time")] if reading.joins else []
+    return [*joined, hashed("unit").alias("unit")] if reading.clustered else joined
 
 
-def in_two_variants(cells: pl.DataFrame) -> pl.Series:
-    """Whether each row of ``cells`` (one per unit, phase and variant) belongs to a unit that met two in one
-    phase.
-    """
-    return cells.select(
-        (pl.col("variant").n_unique().over("unit", "phase") > 1).any().over("unit").alias(IN_TWO_VARIANTS)
-    ).to_series()
+def payload_columns(reading: Reading) -> list[pl.Expr]:
+    """Value and reason of each value that the inference table has."""
+    return [column for value in reading.payload_values for column in payload_value(value, reading.experiment)]
 
 
-def first_exposures(cells: pl.DataFrame) -> dict[int, dict[str, int]]:
-    """Units by phase and variant, each counted in its first phase only.
+def hashed(column: str) -> pl.Expr:
+    """A text as 64 bits: the same in every process that has the same polars."""
+    return pl.col(column).hash()
 
-    A unit that returns in a later phase is the same draw of the hash again, so it would count twice in a
-    test of the split.
-    """
-    first = cells.filter(pl.col("phase") == pl.col("phase").min().over("unit"))
-    counts: dict[int, dict[str, int]] = {}
-    for phase, variant, units in (
-        first.group_by("phase", "variant").agg(pl.len()).sort("phase", "variant").rows()
-    ):
-        counts.setdefault(phase, {})[variant] = units
-    return counts
+
+def _exposed(reading: Reading) -> list[pl.Expr]:
+    return [
+        _place(reading).alias("variant"),
+        pl.col("phase").fill_null(0),
+        pl.col("request_time").dt.date().alias("day"),
+        pl.col("propensity"),
+    ]
+
+
+def _place(reading: Reading) -> pl.Expr:
+    place = pl.lit(None, dtype=pl.UInt8)
+    for number, name in enumerate(reading.names):
+        place = pl.when(pl.col("variant") == name).then(pl.lit(number, dtype=pl.UInt8)).otherwise(place)
+    return place
+
+
+def _excluded(reading: Reading) -> pl.Expr:
+    at_fault = pl.col("served_entity").is_null() | pl.col("error_type").is_in(_CLIENT_FAULTS).fill_null(
+        value=False
+    )
+    unknown = pl.col("variant").is_null() | ~pl.col("variant").is_in(reading.names)
+    reason = pl.when(at_fault).then(_code(REACHED_NO_ENTITY)).when(unknown).then(_code(UNKNOWN_VARIANT))
+    if reading.clustered:
+        # Where the unit is the request, each record is its own unit, whatever its unit is called.
+        reason = reason.when(pl.col("unit").is_null() | (pl.col("unit") == "")).then(_code(NO_UNIT))
+    return reason.otherwise(pl.lit(None, dtype=pl.UInt8))
+
+
+def _code(reason: int) -> pl.Expr:
+    return pl.lit(reason, dtype=pl.UInt8)

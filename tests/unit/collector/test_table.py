@@ -195,7 +195,19 @@ def test_deleted_and_updated_rows_are_no_additions(table: Table) -> None:
     delta = DeltaTable(table.uri)
     delta.delete("databricks_request_id = 'r1'")
     delta.update({"endpoint": "'renamed'"}, predicate="databricks_request_id = 'r2'")
-    assert table.read_since(version).frame.is_empty()
+    changes = table.read_since(version)
+    assert changes.frame.is_empty()
+    assert changes.removed is not None
+    assert "r1" in ids(changes.removed)
+
+
+def test_read_since_stops_at_a_version(table: Table) -> None:
+    first, second = table.append(rows("r1")), table.append(rows("r2"))
+    table.append(rows("r3"))
+    changes = table.read_since(first, until=second)
+    assert (ids(changes.frame), changes.version) == (["r2"], second)
+    with pytest.raises(Missing):
+        table.read_since(first, until=99)
 
 
 def test_a_transaction_is_committed_once(table: Table) -> None:

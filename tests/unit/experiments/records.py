@@ -1,4 +1,6 @@
-"""Rows of inference and score tables as the collector and the evaluators write them, for the tests of this package."""
+"""Rows of inference, score and feedback tables as the collector and the evaluators write them, for the tests of this
+package.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from collector.catalog import PAYLOAD_SCHEMA, SCORE_SCHEMA, Catalog, EndpointTables, TableName
+from collector.catalog import (
+    FEEDBACK_SCHEMA,
+    PAYLOAD_SCHEMA,
+    SCORE_SCHEMA,
+    Catalog,
+    EndpointTables,
+    TableName,
+)
 from experiments.experiment import Experiment, Variant
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -78,6 +87,24 @@ def score(
     }
 
 
+def feedback(
+    record: dict[str, Any], value: float | None, after_s: float = 60.0, name: str = "thumbs", **changes: Any
+) -> dict[str, Any]:
+    """One feedback on a payload row, some seconds after it."""
+    return {
+        "feedback_id": f"feedback-{next(_numbers)}",
+        "databricks_request_id": record["databricks_request_id"],
+        "request_date": record["request_date"],
+        "request_time": record["request_time"],
+        "feedback_time": record["request_time"] + timedelta(seconds=after_s),
+        "endpoint": "chat",
+        "source": "user",
+        "name": name,
+        "value": value,
+        **changes,
+    }
+
+
 def payload_frame(rows: Sequence[dict[str, Any]]) -> pl.LazyFrame:
     """The rows with all columns of the inference table."""
     return _frame(rows, pl.DataFrame(PAYLOAD_SCHEMA.empty_table()))
@@ -86,6 +113,11 @@ def payload_frame(rows: Sequence[dict[str, Any]]) -> pl.LazyFrame:
 def score_frame(rows: Sequence[dict[str, Any]]) -> pl.LazyFrame:
     """The rows with all columns of the score table."""
     return _frame(rows, pl.DataFrame(SCORE_SCHEMA.empty_table()))
+
+
+def feedback_frame(rows: Sequence[dict[str, Any]]) -> pl.LazyFrame:
+    """The rows with all columns of the feedback table."""
+    return _frame(rows, pl.DataFrame(FEEDBACK_SCHEMA.empty_table()))
 
 
 def tables(root: Path) -> EndpointTables:

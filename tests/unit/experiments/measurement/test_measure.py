@@ -6,10 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from experiments.experiment import Experiment
+from experiments.measurement.exposures import exposures
 from experiments.measurement.measure import Measured, Measurements, measure
+from experiments.measurement.outcomes import Outcomes, score_rows, with_outcomes
+from experiments.measurement.values import reading_for
 from experiments.statistics.statistic import Moments
 from tests.unit.experiments.records import START, experiment, payload, payload_frame, score, score_frame
 
@@ -193,3 +197,53 @@ def test_moments_against_numpy_on_random_traffic() -> None:
     n = np.array([len(tokens) for tokens in by_user.values()], dtype=float)
     s = np.array([sum(tokens) for tokens in by_user.values()], dtype=float)
     assert found == Moments(len(n), n.sum(), s.sum(), n @ n, n @ s, s @ s)
+
+
+def test_periods_are_days_of_first_exposure_and_add_up() -> None:
+    next_day = START + timedelta(days=1)
+    rows = [
+        payload("ann", "champion", request_time=START, output_tokens=1),
+        payload("ann", "champion", request_time=next_day, output_tokens=2),
+        payload("bob", "champion", request_time=next_day, output_tokens=4),
+        payload("bob", "challenger", request_time=START - timedelta(seconds=1), output_tokens=8, phase=1),
+    ]
+    found = _metric("output_tokens", rows)
+    assert found.periods == {
+        (START - timedelta(days=1)).date(): {
+            (0, "champion"): Moments(1, 1, 4, 1, 4, 16),
+            (1, "challenger"): Moments(1, 1, 8, 1, 8, 64),
+        },
+        START.date(): {(0, "champion"): Moments(1, 2, 3, 4, 6, 9)},
+    }
+    assert found.cells[0, "champion"] == Moments(2, 3, 7, 5, 10, 25)
+    by_request = experiment(primary_metric="output_tokens", secondary_metrics=(), unit="request")
+    periods = _measure(rows, definition=by_request).metrics[0].periods
+    assert periods[next_day.date()] == {(0, "champion"): Moments(2, 2, 6, 2, 6, 20)}
+
+
+def test_propensities_are_the_mean_of_what_was_logged() -> None:
+    rows = [
+        payload("ann", "champion", propensity=0.2),
+        payload("bob", "champion", propensity=0.4),
+        payload("cyd", "champion", propensity=None),
+        payload("dan", "challenger", propensity=None),
+    ]
+    assert _measure(rows).propensities == {0: {"champion": pytest.approx(0.3)}}
+
+
+def test_slices_of_a_large_table_are_joined_with_all_scores_of_their_records() -> None:
+    rng = np.random.default_rng(9)
+    rows = [payload(f"user-{n}", "champion", request_time=START + timedelta(seconds=n)) for n in range(400)]
+    values = rng.normal(size=400)
+    scores = [score(row, float(value), "toxicity") for row, value in zip(rows, values, strict=True)]
+    scores += [score(row, 1.0, "toxicity", scored_at=START - timedelta(days=1)) for row in rows[::7]]
+    nearly_sorted = sorted(
+        scores, key=lambda row: row["request_time"] + timedelta(seconds=int(rng.integers(0, 9)))
+    )
+    reading = reading_for(experiment(primary_metric="score:toxicity", secondary_metrics=()))
+    records = exposures(payload_frame(rows), reading).collect()
+    for order in (nearly_sorted, rng.permutation(np.array(scores, dtype=object)).tolist()):
+        read = score_rows(score_frame(order), reading).collect()
+        outcomes = Outcomes(read, pl.DataFrame()).with_targets(reading)
+        found = with_outcomes(records, outcomes, reading, slice_rows=16)
+        assert found["value:score:toxicity"].to_list() == values.tolist()
