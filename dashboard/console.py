@@ -25,7 +25,11 @@ class Console:
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)
         self.experiments = ExperimentQueries(
-            services.catalog, services.experiment_store, self.reader, services.clock
+            services.catalog,
+            services.experiment_store,
+            self.reader,
+            services.clock,
+            services.experiments_dir,
         )
         self.quality = QualityQueries(services.catalog, self.reader)
         self.reports = Reports(services.reports_dir)

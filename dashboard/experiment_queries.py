@@ -1,12 +1,14 @@
 """An experiment's newest report, looked at again when the tables have moved on.
 
-A look reads the experiment's whole life, so it happens at most once a minute however many people watch, unless somebody
-asks for one; looking costs no error probability (:mod:`experiments.statistics.sequential`).
+The scheduler looks all the time, so what it has found is shown while it is fresh. Otherwise a look is made here, at most
+once a minute however many people watch, unless somebody asks for one; looking costs no error probability
+(:mod:`experiments.statistics.sequential`).
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from collector.catalog import Catalog
@@ -23,15 +25,18 @@ _FRESH = timedelta(minutes=1)
 class ExperimentQueries:
     """Reads and makes reports."""
 
-    def __init__(self, catalog: Catalog, store: ExperimentStore, reader: TableReader, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, store: ExperimentStore, reader: TableReader, clock: Clock, folder: Path
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._reader = reader
         self._clock = clock
+        self._folder = folder
 
     def analyzer(self, experiment: Experiment) -> Analyzer:
         """The analyzer of the experiment's endpoint."""
-        return Analyzer(self._catalog.tables(experiment.endpoint), self._store, self._clock)
+        return Analyzer(self._catalog.tables(experiment.endpoint), self._store, self._clock, self._folder)
 
     def report(self, experiment: Experiment, *, look_now: bool = False) -> dict[str, Any] | None:
         """The report in the shape of :mod:`experiments.report`; ``None`` before the endpoint's first record."""
@@ -48,7 +53,9 @@ class ExperimentQueries:
                 return known
         minute = self._clock.now().replace(second=0, microsecond=0)
         key = ("experiment", experiment, payload, scores) if look_now else ("experiment", experiment, minute)
-        return self._reader.cache.get(key, lambda: self.analyzer(experiment).analyze(experiment).to_dict())
+        return self._reader.cache.get(
+            key, lambda: self.analyzer(experiment).analyze(experiment.name).to_dict()
+        )
 
     def history(self, experiment: Experiment, limit: int = 200) -> list[dict[str, Any]]:
         """The looks so far, the oldest first; empty before the first."""

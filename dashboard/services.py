@@ -39,6 +39,7 @@ class ConsoleServices:
     """Everything that :func:`dashboard.app.create_console` needs.
 
     ``experiments`` are those that have started, live ones first, followed as they change.
+    ``experiments_dir`` keeps what looks at experiments have read, from look to look; no other process writes there.
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
     """
@@ -48,6 +49,7 @@ class ConsoleServices:
     experiments: Sequence[Standing]
     experiment_store: ExperimentStore
     experiment_control: ExperimentControl
+    experiments_dir: Path
     queue: CaseQueue
     endpoints: Sequence[EndpointSummary]
     run_history: RunHistory

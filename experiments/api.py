@@ -19,7 +19,7 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import Lifecycle
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
-from servelens.errors import Conflict, Invalid
+from servelens.errors import Invalid
 
 NOBODY: Final = "console"
 
@@ -167,14 +167,7 @@ def router(
     @routes.post("/{name}/analysis")
     def analyze(name: str) -> dict[str, Any]:
         """Look now; looking costs no error probability."""
-        standing = lifecycle.standing(name)
-        if standing.state == "draft":
-            raise Conflict(
-                f"experiment '{name}' is a draft, so there is nothing to look at.",
-                field="state",
-                fix="Start it first.",
-            )
-        return analyzer_for(standing.experiment).analyze(standing.experiment).to_dict()
+        return analyzer_for(lifecycle.standing(name).experiment).analyze(name).to_dict()
 
     return routes
 

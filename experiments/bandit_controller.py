@@ -56,7 +56,8 @@ class BanditController:
     def step(self, standing: Standing, report: Report, phase_began: timedelta) -> bool:
         """Move the weights when it is time (``phase_began`` ago the present phase began), and say whether it did.
 
-        Nothing moves while it is paused, or while the split cannot be trusted. Somebody who changes the experiment at the same time wins.
+        Nothing moves while it is paused, or while the split cannot be trusted. Somebody who changes the experiment at the
+        same time wins.
         """
         experiment = standing.experiment
         bandit = experiment.bandit

@@ -21,7 +21,7 @@ from experiments.analysis.code_version import code_version
 from experiments.analysis.look import Moment, look
 from experiments.analysis.memory import memory_from_dict
 from experiments.experiment import experiment_from_dict
-from experiments.measurement.measurer import Measurer, Versions
+from experiments.measurement.incremental import Measurer, Versions
 from servelens.errors import Missing, ServelensError, Unavailable
 
 # Sums in another order differ in their last digits.

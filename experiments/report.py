@@ -218,8 +218,8 @@ class AllocationResult:
 class Report:
     """An experiment's result at one look. ``alpha`` is each primary comparison's share of the experiment's.
 
-    By variant: ``exposures`` are units, ``records`` those of all phases, ``phase_records`` those of the present one, and
-    ``newest_records`` has the time of the newest.
+    By variant: ``exposures`` are units, ``records`` those of all phases, and ``phase_records`` those of the present
+    one.
 
     ``verdict`` is a sentence; ``rests_on`` and ``would_change`` say what it rests on and what would change it.
     """
@@ -240,7 +240,6 @@ class Report:
     exposures: dict[str, int]
     records: dict[str, int]
     phase_records: dict[str, int]
-    newest_records: dict[str, datetime]
     excluded: dict[str, int]
     sample_ratio: SampleRatio
     metrics: tuple[MetricResult, ...]

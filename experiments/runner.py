@@ -1,7 +1,7 @@
 """Looks at every live experiment and lets those that may act do so: canaries up and down their ramps, bandits to new weights.
 
-Invariant: an experiment that cannot be looked at stands in nobody else's way. What failed is raised at the end, all of it, so that
-the schedule shows it.
+Invariant: an experiment that cannot be looked at stands in nobody else's way. What failed is raised at the end, all of it,
+so that the schedule shows it.
 """
 
 from __future__ import annotations

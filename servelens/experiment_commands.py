@@ -136,6 +136,36 @@ def decisions(config: Path, name: str, limit: int, as_json: bool) -> None:
 
 @experiment.command()
 @config_option
+@click.argument("experiment", metavar="NAME|FILE")
+@click.option("--effect", default=0.05, show_default=True, help="Relative change to find, 0.05 for 5 %.")
+@click.option("--power", default=0.8, show_default=True, help="Probability to find it.")
+@click.option("--days", default=7.0, show_default=True, help="Days of recent traffic to plan from.")
+@_as_json
+def plan(config: Path, experiment: str, effect: float, power: float, days: float, as_json: bool) -> None:
+    """Say how many units and days the experiment NAME, or the one in the YAML FILE, needs."""
+    from servelens.processes.experiment_plan import run
+
+    sys.exit(run(config, experiment, effect=effect, power=power, days=days, as_json=as_json))
+
+
+@experiment.command()
+@config_option
+@_name
+@click.option(
+    "--looks", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, the newest first."
+)
+@_as_json
+def replay(config: Path, name: str, looks: int, as_json: bool) -> None:
+    """Compute kept reports of the experiment NAME again from the table versions that they name. Exit status 1 when one
+    comes out differently or cannot be computed any more.
+    """
+    from servelens.processes.experiment_replay import run
+
+    sys.exit(run(config, name, looks=looks, as_json=as_json))
+
+
+@experiment.command()
+@config_option
 @_name
 def report(config: Path, name: str) -> None:
     """Analyse the experiment NAME now and print its report as JSON."""

@@ -10,7 +10,7 @@ from typing import Final
 from collector.catalog import EndpointTables
 from experiments.analysis.look import Moment, look
 from experiments.analysis.memory import StoredMemory
-from experiments.measurement.measurer import Measurer, Versions
+from experiments.measurement.incremental import Measurer, Versions
 from experiments.report import Report
 from experiments.store import ExperimentStore
 from servelens.clock import Clock
@@ -44,8 +44,9 @@ class Analyzer:
         registered = self._store.get(name)
         if registered.state == "draft":
             raise Conflict(
-                f"experiment '{name}' has not started, so there is nothing to look at",
-                fix=f"Run: servelens experiment start {name}",
+                f"experiment '{name}' is a draft, so there is nothing to look at.",
+                field="state",
+                fix="Start it first.",
             )
         experiment = registered.experiment
         # Scores and feedback are about records, so the records' version is the oldest of the three.

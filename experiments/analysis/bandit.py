@@ -127,7 +127,9 @@ def _lift(
     half = critical * found.se
     if scale == "log":
         return Lift(
-            math.expm1(found.value), math.expm1(found.value - half), math.expm1(min(found.value + half, 700.0))
+            math.expm1(found.value),
+            math.expm1(found.value - half),
+            math.expm1(min(found.value + half, 700.0)),
         )
     if control.value <= 0:
         return Lift(math.nan, math.nan, math.nan)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from experiments.analysis.levels import level_of, planned_units
 from experiments.analysis.memory import Memory
 from experiments.experiment import Experiment, Variant
-from experiments.measurement.measure import Measured, Measurements
+from experiments.measurement.measured import Measured, Measurements
 from experiments.metrics import Metric
 from experiments.statistics.e_process import EventCounts, RateRatio, p_from_log_e, rate_ratio, two_arm_log_e
 from experiments.statistics.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from experiments.analysis.estimate import event_counts, frozen_r, strata_of
 from experiments.analysis.levels import guardrail_level
 from experiments.analysis.memory import Memory
+from experiments.analysis.quantile_estimate import quantile_bounds
 from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail
-from experiments.measurement.measure import Measured, Measurements
+from experiments.measurement.measured import Measured, Measurements
 from experiments.metrics import Metric, metric_for
 from experiments.report import GuardrailResult
 from experiments.statistics.bernoulli import lower_bound, upper_bound
@@ -124,6 +125,8 @@ def harm_of(
 ) -> Harm | Undecided:
     """The harm that ``treatment`` does on the guardrail's metric."""
     metric, control = measured.metric, experiment.control.name
+    if metric.kind == "quantile":
+        return _by_ranks(experiment, measured, guardrail, treatment)
     strata, crossings = strata_of(measured, control, treatment.name)
     events = event_counts(measurements, measured, control, treatment.name)
     found = effect(metric, strata, crossings, names=(control, treatment.name), unit=experiment.unit)
@@ -153,6 +156,24 @@ def _by_normal(
     spread = found.sequential
     result = one_sided(harm, tolerance, spread.se, spread.degrees, r, alpha)
     return Harm(harm, result.high, result.log_e, "one-sided normal mixture")
+
+
+def _by_ranks(
+    experiment: Experiment, measured: Measured, guardrail: Guardrail, treatment: Variant
+) -> Harm | Undecided:
+    """Two-sided bounds at twice each one-sided level. An exclusion at α/m counts as an e-value of m/α, and nothing less
+    does.
+    """
+    sign, level = guardrail.harm_sign, guardrail_level(experiment)
+    alarm = quantile_bounds(experiment, measured, treatment, 2 * level)
+    bounds = quantile_bounds(experiment, measured, treatment, 2 * experiment.alpha)
+    if isinstance(alarm, Undecided):
+        return alarm
+    if isinstance(bounds, Undecided):
+        return bounds
+    harms = sorted((sign * alarm[0].low, sign * alarm[0].high))
+    log_e = -math.log(level) if harms[0] > guardrail.on_scale(guardrail.tolerance) else math.nan
+    return Harm(sign * bounds[0].estimate, max(sign * bounds[0].low, sign * bounds[0].high), log_e, bounds[1])
 
 
 def _by_rates(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from experiments.analysis.bandit import allocation, bandit_estimate
 from experiments.analysis.code_version import code_version
 from experiments.analysis.committed import Committed, committed
 from experiments.analysis.estimate import Estimate, estimate
@@ -19,10 +20,11 @@ from experiments.analysis.guardrails import guardrail_results
 from experiments.analysis.levels import level_of, primary_level
 from experiments.analysis.memory import Memory, RecordingMemory
 from experiments.analysis.outlook import outlook, rests_on, would_change
+from experiments.analysis.quantile_estimate import quantile_estimate
 from experiments.analysis.variant_results import variant_result
 from experiments.analysis.verdict import judge, sentence, split_reason
 from experiments.experiment import Experiment, Variant
-from experiments.measurement.measure import Measured, Measurements
+from experiments.measurement.measured import Measured, Measurements
 from experiments.report import (
     AlwaysValidResult,
     Basis,
@@ -133,6 +135,7 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
         metrics=metrics,
         guardrails=guardrails,
         shadows=(),
+        allocation=allocation(experiment, measurements),
         verdict=sentence(ratio, metrics, units, experiment.unit, running=running, guardrails=guardrails),
         rests_on=rests_on(experiment, units, exposures, moment.started_at, moment.until or moment.as_of),
         would_change=would_change(metrics, guardrails, running=running),
@@ -176,13 +179,29 @@ def _find(
     ratio: RatioCheck,
     moment: Moment,
 ) -> _Finding:
-    found = estimate(experiment, measurements, measured, treatment, memory, trusted=ratio.ok)
+    found = _estimate(experiment, measurements, measured, treatment, memory, trusted=ratio.ok)
     finding = _Finding(measured, treatment, _role(experiment, measured.metric.name), found)
     if not isinstance(found, Undecided) and ratio.ok:
         finding.committed = committed(
             experiment, found, memory, level_of(experiment, measured.metric.name), lambda: moment.as_of
         )
     return finding
+
+
+def _estimate(
+    experiment: Experiment,
+    measurements: Measurements,
+    measured: Measured,
+    treatment: Variant,
+    memory: Memory,
+    *,
+    trusted: bool,
+) -> Estimate | Undecided:
+    if measured.metric.kind == "quantile":
+        return quantile_estimate(experiment, measured, treatment, memory, trusted=trusted)
+    if experiment.kind == "bandit":
+        return bandit_estimate(experiment, measurements, measured, treatment, memory, trusted=trusted)
+    return estimate(experiment, measurements, measured, treatment, memory, trusted=trusted)
 
 
 def _role(experiment: Experiment, name: str) -> str:

@@ -112,7 +112,9 @@ def quantile_bounds(
     arms = _arms(experiment, measured, treatment)
     if isinstance(arms, Undecided):
         return arms
-    return bounds_of_difference(experiment, measured.metric, treatment, arms, level), _method(experiment, arms)
+    return bounds_of_difference(experiment, measured.metric, treatment, arms, level), _method(
+        experiment, arms
+    )
 
 
 def bounds_of_difference(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from experiments.experiment import Variant
-from experiments.measurement.measure import Measured
+from experiments.measurement.measured import Measured
 from experiments.report import VariantResult
 
 

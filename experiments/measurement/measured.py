@@ -38,9 +38,9 @@ class Measured:
 class Measurements:
     """All metrics of an experiment.
 
-    ``exposures`` are units by phase and variant, each in its first phase; ``records`` counts by variant, and
-    ``excluded`` by reason those that belong to no variant; ``propensities`` are the mean logged probabilities by phase
-    and variant.
+    ``exposures`` are units by phase and variant, each in its first phase; ``records`` counts by variant,
+    ``phase_records`` by phase and variant, and ``excluded`` by reason those that belong to no variant;
+    ``propensities`` are the mean logged probabilities by phase and variant.
     """
 
     metrics: tuple[Measured, ...]
@@ -48,6 +48,7 @@ class Measurements:
     records: dict[str, int]
     excluded: dict[str, int]
     propensities: dict[int, dict[str, float]]
+    phase_records: dict[Cell, int] = field(default_factory=dict)
 
     @property
     def pilots(self) -> dict[str, float]:

@@ -125,6 +125,10 @@ def measurements(totals: Totals, reading: Reading, pilots: Mapping[str, float]) 
         records=records,
         excluded={reason: int(count) for (reason,), (count, *_) in sorted(totals.excluded.items())},
         propensities=propensities,
+        phase_records={
+            (phase, names[variant]): int(count)
+            for (phase, variant), (count, *_) in sorted(totals.records.items())
+        },
     )
 
 

@@ -12,17 +12,17 @@ from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices
 from evaluators.run_history import RunHistory
 from experiments.api import ExperimentControl
+from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
-from servelens.assembly.experiment_decisions import ManualDecisions
 from servelens.assembly.experiments import open_lifecycle
+from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.control.experiment_requests import requested_experiment
-from servelens.control.promotion import Promotion
 from servelens.keys.console_access import ConsoleAccess
 from servelens.keys.current import CurrentKeys
 from servelens.keys.store import KeyStore
@@ -47,7 +47,8 @@ def run(config: Path, *, supervised: bool) -> int:
         keys = CurrentKeys(KeyStore(database, clock))
         check_listen(settings.console.host, keys(), "console.host")
         lifecycle = open_lifecycle(settings, database, clock)
-        decisions = ManualDecisions(database, lifecycle, Promotion(endpoints))
+        controller = build_controller(database, lifecycle, endpoints, clock)
+        decisions = ManualDecisions(controller, DecisionLog(database, clock))
         app = create_console(
             ConsoleServices(
                 catalog=build_catalog(settings, endpoints),
@@ -61,6 +62,7 @@ def run(config: Path, *, supervised: bool) -> int:
                     abort=decisions.abort,
                     decisions=decisions.history,
                 ),
+                experiments_dir=settings.experiments_dir("console"),
                 queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
                 endpoints=EndpointSummaries(endpoints, clock),
                 run_history=RunHistory(database, clock),

@@ -14,11 +14,14 @@ from experiments.lifecycle import Lifecycle
 from experiments.plan import ExperimentPlan, MetricPlan, make_plan
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
-from servelens.assembly.experiments import build_experiments, experiment_from_file
+from servelens.assembly.experiments import build_experiments
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
+from servelens.control.experiment_requests import requested_experiment
+from servelens.control.store import EndpointStore
 from servelens.database import Database
 from servelens.errors import Missing
+from servelens.processes.experiments import block_of
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 
@@ -30,7 +33,7 @@ def run(config: Path, what: str, *, effect: float, power: float, days: float, as
     try:
         clock = SystemClock()
         endpoints = open_endpoint_store(settings, database, clock)
-        experiment = _experiment(settings, database, what)
+        experiment = _experiment(settings, database, endpoints, what)
         tables = build_catalog(settings, endpoints).tables(experiment.endpoint)
         plan = make_plan(experiment, tables, clock.now(), effect=effect, power=power, days=days)
     finally:
@@ -42,9 +45,9 @@ def run(config: Path, what: str, *, effect: float, power: float, days: float, as
     return 0
 
 
-def _experiment(settings: Settings, database: Database, what: str) -> Experiment:
+def _experiment(settings: Settings, database: Database, endpoints: EndpointStore, what: str) -> Experiment:
     if Path(what).suffix in (".yaml", ".yml"):
-        return experiment_from_file(Path(what))
+        return requested_experiment(block_of(Path(what)), endpoints)
     known = {each.experiment.name: each.experiment for each in Lifecycle(database, SystemClock()).standings()}
     known |= {experiment.name: experiment for experiment in build_experiments(settings)}
     if what not in known:

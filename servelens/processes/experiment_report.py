@@ -13,7 +13,6 @@ from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
-from servelens.errors import Conflict
 from servelens.settings_file import load_settings
 
 
@@ -23,16 +22,10 @@ def run(config: Path, name: str) -> int:
     database = build_database(settings)
     try:
         endpoints = open_endpoint_store(settings, database, SystemClock())
-        standing = open_lifecycle(settings, database, SystemClock()).standing(name)
-        experiment = standing.experiment
-        if standing.state == "draft":
-            raise Conflict(
-                f"experiment '{name}' is a draft, so there is nothing to look at.",
-                fix=f"Run: servelens experiment start {name}",
-            )
+        experiment = open_lifecycle(settings, database, SystemClock()).standing(name).experiment
         tables = build_catalog(settings, endpoints).tables(experiment.endpoint)
         store = ExperimentStore(database, SystemClock())
-        report = Analyzer(tables, store, SystemClock()).analyze(experiment)
+        report = Analyzer(tables, store, SystemClock()).analyze(name)
     finally:
         database.dispose()
     sys.stdout.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")

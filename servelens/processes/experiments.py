@@ -15,15 +15,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from experiments.decision_log import DecisionLog
 from experiments.lifecycle import Lifecycle
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
-from servelens.assembly.experiment_decisions import ManualDecisions
+from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.clock import SystemClock
 from servelens.control.experiment_requests import requested_experiment
-from servelens.control.promotion import Promotion
 from servelens.database import Database
 from servelens.errors import Invalid
 from servelens.processes.person import user
@@ -44,7 +44,9 @@ class _Opened:
     @property
     def decisions(self) -> ManualDecisions:
         endpoints = build_endpoint_store(self.settings, self.database, SystemClock())
-        return ManualDecisions(self.database, self.lifecycle, Promotion(endpoints))
+        clock = SystemClock()
+        controller = build_controller(self.database, self.lifecycle, endpoints, clock)
+        return ManualDecisions(controller, DecisionLog(self.database, clock))
 
 
 def list_all(config: Path, *, with_ended: bool, as_json: bool) -> int:
@@ -120,7 +122,7 @@ def show(config: Path, name: str, *, as_json: bool) -> int:
 
 def create(config: Path, file: Path, *, draft: bool, as_json: bool) -> int:
     """Add the experiment of ``file``."""
-    body = _block(file)
+    body = block_of(file)
     with _open(config) as opened:
         endpoints = open_endpoint_store(opened.settings, opened.database, SystemClock())
         experiment = requested_experiment(body, endpoints)
@@ -193,7 +195,7 @@ def _open(config: Path) -> Iterator[_Opened]:
         database.dispose()
 
 
-def _block(file: Path) -> dict[str, Any]:
+def block_of(file: Path) -> dict[str, Any]:
     try:
         body = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from evaluators.run_history import RunHistory
 from evaluators.schedule import Job, Schedule
 from evaluators.windows import Granularity, Window
 from experiments.analysis.analyzer import Analyzer
+from experiments.bandit_controller import BanditController
+from experiments.decision_log import DecisionLog
+from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
-from servelens.assembly.experiments import build_experiments
+from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
+from servelens.assembly.rollouts import build_controller
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
@@ -89,7 +93,7 @@ def build_jobs(
     return [
         *_evaluations(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
-        *_analyses(settings, catalog, database, clock),
+        *_experiments(settings, catalog, database, clock, stop),
         *_drifts(settings, catalog, database, clock),
         *_maintenance(settings, catalog, database, clock, stop),
     ]
@@ -131,18 +135,23 @@ def _selections(settings: Settings, catalog: Catalog, database: Database, clock:
     return jobs
 
 
-def _analyses(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
+def _experiments(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+) -> list[Job]:
     store = ExperimentStore(database, clock)
-    jobs = []
-    for experiment in build_experiments(settings):
-        store.register(experiment)
-        analyzer = Analyzer(catalog.tables(experiment.endpoint), store, clock)
-
-        def analyze(analyzer: Analyzer = analyzer, name: str = experiment.name) -> str:
-            return analyzer.analyze(store.get(name).experiment).verdict
-
-        jobs.append(Job(f"analyse {experiment.name}", settings.experiments_every_s, analyze))
-    return jobs
+    lifecycle = open_lifecycle(settings, database, clock)
+    endpoints = build_endpoint_store(settings, database, clock)
+    folder = settings.experiments_dir("scheduler")
+    runner = ExperimentRunner(
+        lifecycle,
+        store,
+        cache(lambda endpoint: Analyzer(catalog.tables(endpoint), store, clock, folder)),
+        build_controller(database, lifecycle, endpoints, clock),
+        BanditController(lifecycle, DecisionLog(database, clock), clock),
+        clock,
+    )
+    # Always there: experiments are started by API as well.
+    return [Job("look at experiments", settings.experiments_every_s, partial(runner.run, stop))]
 
 
 def _drifts(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:

@@ -72,6 +72,7 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
         database=database,
         experiments=CurrentExperiments(lifecycle, clock),
         experiment_store=ExperimentStore(database, clock),
+        experiments_dir=root / "experiments",
         experiment_control=ExperimentControl(
             lifecycle=lifecycle,
             parse=experiment_from_dict,

@@ -17,6 +17,7 @@ from collector.catalog import EndpointTables
 from experiments.analysis.analyzer import Analyzer
 from experiments.assignment import assign
 from experiments.experiment import Experiment, Variant
+from experiments.report import Report
 from experiments.store import ExperimentStore
 from servelens.clock import ManualClock
 from servelens.database import Database
@@ -44,6 +45,11 @@ class Scene:
         self.store = ExperimentStore(self.database, self.clock)
         self.analyzer = Analyzer(self.tables, self.store, self.clock)
         self.rng = np.random.default_rng(11)
+
+    def look(self, definition: Experiment) -> Report:
+        """Start the experiment, or take it on to a new phase, and look at it."""
+        self.store.register(definition)
+        return self.analyzer.analyze(definition.name)
 
     def write(self, rows: list[dict[str, Any]], scores: list[dict[str, Any]] | None = None) -> None:
         self.tables.payload.append(payload_frame(rows).collect())
@@ -89,7 +95,7 @@ def test_a_slower_challenger_is_found_and_the_report_is_plain_json(scene: Scene)
     definition = experiment(secondary_metrics=("success_rate", "score:perplexity", "output_tokens"))
     rows = scene.traffic(definition, range(400), slower=1.5)
     scene.write(rows, [score(row, float(scene.rng.lognormal(3, 0.5))) for row in rows])
-    report = scene.analyzer.analyze(definition).to_dict()
+    report = scene.look(definition).to_dict()
 
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["units"] == 400
@@ -114,7 +120,7 @@ def test_one_request_a_user_agrees_with_scipy(scene: Scene) -> None:
     rows = [row for row in scene.traffic(definition, range(300)) if row["status_code"] == 200]
     first = {row["unit"]: row for row in reversed(rows)}
     scene.write(list(first.values()))
-    report = scene.analyzer.analyze(definition)
+    report = scene.look(definition)
     log_ms = {
         variant: [np.log(row["execution_duration_ms"]) for row in first.values() if row["variant"] == variant]
         for variant in ("champion", "challenger")
@@ -133,7 +139,7 @@ def test_rates_know_that_higher_success_is_better(scene: Scene) -> None:
         primary_metric="success_rate", secondary_metrics=("error_rate",), planned_units=600
     )
     scene.write(scene.traffic(definition, range(600), failing=0.2))
-    report = scene.analyzer.analyze(definition)
+    report = scene.look(definition)
     assert [metric.comparisons[0].verdict for metric in report.metrics] == ["worse", "worse"]
     assert "challenger is worse on error rate" in report.verdict
 
@@ -141,14 +147,14 @@ def test_rates_know_that_higher_success_is_better(scene: Scene) -> None:
 def test_kappa_and_the_smallest_p_value_outlive_a_look(scene: Scene) -> None:
     definition = experiment()
     scene.write(scene.traffic(definition, range(40)))
-    first = scene.analyzer.analyze(definition)
+    first = scene.look(definition)
     assert scene.store.kappa("tone", "latency_ms", "challenger") is None, "too few units to freeze it on"
     scene.write(scene.traffic(definition, range(40, 160)))
-    second = scene.analyzer.analyze(definition)
+    second = scene.look(definition)
     kappa = scene.store.kappa("tone", "latency_ms", "challenger")
     assert kappa is not None
     scene.write(scene.traffic(definition, range(160, 400)))
-    third = scene.analyzer.analyze(definition)
+    third = scene.look(definition)
     assert scene.store.kappa("tone", "latency_ms", "challenger") == kappa
     looks = [look.metrics[0].comparisons[0].always_valid for look in (first, second, third)]
     running = [look.running_p for look in looks]
@@ -161,7 +167,7 @@ def test_a_skewed_split_is_not_trusted_and_leaves_no_evidence(scene: Scene) -> N
     rows = scene.traffic(definition, range(600), slower=3.0)
     lost = [row for row in rows if row["variant"] == "champion" or int(row["unit"][5:]) % 3 == 0]
     scene.write(lost)
-    report = scene.analyzer.analyze(definition)
+    report = scene.look(definition)
     assert not report.sample_ratio.ok
     assert report.verdict.startswith("The data cannot be trusted: ")
     assert all(c.verdict == "inconclusive" for metric in report.metrics for c in metric.comparisons)
@@ -179,7 +185,7 @@ def test_a_change_of_weights_is_stratified_and_not_pooled(scene: Scene) -> None:
     scene.store.register(first)
     later = scene.traffic(second, range(400, 1200))
     scene.write([{**row, "execution_duration_ms": 2 * row["execution_duration_ms"]} for row in later])
-    report = scene.analyzer.analyze(second)
+    report = scene.look(second)
     assert report.sample_ratio.ok
     assert report.units == 1200
     latency = report.metrics[0]
@@ -199,7 +205,7 @@ def test_phases_that_were_never_registered_are_judged_by_the_logged_propensities
         control=replace(CHAMPION, weight=80), treatments=(Variant("challenger", "smol-hot", 20),)
     )
     scene.write(scene.traffic(old, range(500)))
-    report = scene.analyzer.analyze(replace(experiment(), phase=1))
+    report = scene.look(replace(experiment(), phase=1))
     assert report.sample_ratio.ok
     assert report.sample_ratio.expected["champion"] == pytest.approx(400)
 
@@ -210,7 +216,7 @@ def test_several_treatments_share_the_error_probability(scene: Scene) -> None:
         treatments=(Variant("warm", "smol-warm", 30), Variant("hot", "smol-hot", 30)),
     )
     scene.write(scene.traffic(definition, range(300), slower=2.0))
-    report = scene.analyzer.analyze(definition)
+    report = scene.look(definition)
     assert report.alpha == 0.025
     assert [c.treatment for c in report.metrics[0].comparisons] == ["warm", "hot"]
     assert "warm is worse than champion" in report.verdict
@@ -218,7 +224,7 @@ def test_several_treatments_share_the_error_probability(scene: Scene) -> None:
 
 
 def test_before_any_traffic_there_is_nothing_to_judge(scene: Scene) -> None:
-    report = scene.analyzer.analyze(experiment(secondary_metrics=("score:toxicity",)))
+    report = scene.look(experiment(secondary_metrics=("score:toxicity",)))
     assert report.units == 0
     assert report.payload_version is None
     assert report.verdict == "There is nothing to judge yet: no traffic of this experiment has been recorded."
@@ -227,7 +233,7 @@ def test_before_any_traffic_there_is_nothing_to_judge(scene: Scene) -> None:
 
 def test_a_single_user_is_inconclusive(scene: Scene) -> None:
     scene.write([payload("ann", "champion")])
-    report = scene.analyzer.analyze(experiment())
+    report = scene.look(experiment())
     (comparison,) = report.metrics[0].comparisons
     assert comparison.verdict == "inconclusive"
     assert comparison.always_valid.p_value is None
@@ -238,7 +244,7 @@ def test_a_metric_that_never_arrives_is_inconclusive_and_counted(scene: Scene) -
     definition = experiment(primary_metric="score:toxicity", secondary_metrics=())
     rows = scene.traffic(definition, range(50))
     scene.write(rows)
-    metric = scene.analyzer.analyze(definition).metrics[0]
+    metric = scene.look(definition).metrics[0]
     assert metric.comparisons[0].verdict == "inconclusive"
     excluded = [variant.excluded_reasons for variant in metric.variants.values()]
     assert sum(reasons["not_scored_yet"] for reasons in excluded) == len(rows)
@@ -253,16 +259,16 @@ def test_records_after_the_stop_do_not_count(scene: Scene) -> None:
     scene.write(
         [{**row, "request_time": scene.clock.now(), "request_date": scene.clock.now().date()} for row in late]
     )
-    report = scene.analyzer.analyze(definition)
+    report = scene.look(definition)
     assert (report.units, report.state) == (100, "stopped")
     assert report.sample_ratio.decided_by == "chi_squared"
     assert "No verdict on" in report.verdict
 
 
-def test_a_changed_definition_is_refused_before_anything_is_read(scene: Scene) -> None:
-    scene.analyzer.analyze(experiment())
+def test_a_changed_definition_is_refused(scene: Scene) -> None:
+    scene.look(experiment())
     with pytest.raises(Conflict, match="unit"):
-        scene.analyzer.analyze(experiment(unit="session"))
+        scene.look(experiment(unit="session"))
 
 
 def test_unreadable_tables_are_unavailable(scene: Scene) -> None:
@@ -270,4 +276,4 @@ def test_unreadable_tables_are_unavailable(scene: Scene) -> None:
     for file in Path(scene.tables.payload.uri).rglob("*.parquet"):
         file.unlink()
     with pytest.raises(Unavailable, match="chat"):
-        scene.analyzer.analyze(experiment())
+        scene.look(experiment())
