@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dashboard.current_experiments import CurrentExperiments
+from dashboard.services import ConsoleServices
+from experiments.experiment import Variant
 from experiments.lifecycle import Lifecycle
 from servelens.clock import ManualClock
 from servelens.database import Database
@@ -49,3 +51,35 @@ def test_the_list_follows_the_database_and_stays_while_it_is_away(tmp_path: Path
     assert seen()[0] == ("e2", "paused")
     assert seen()[1] == ("e3", "stopped")
     database.dispose()
+
+
+def test_live_experiments_come_first_and_split_the_traffic(empty_services: ConsoleServices) -> None:
+    lifecycle, clock = empty_services.experiment_control.lifecycle, empty_services.clock
+    assert isinstance(clock, ManualClock)
+    assert empty_services.arms("support-chat") == ("champion", "challenger")
+    lifecycle.stop("cooler-answers", "ann", "promoted")
+    clock.advance(1)
+    assert empty_services.arms("support-chat") == ("llama-small-t05", "llama-small-t16")
+    ended = empty_services.experiment(None, "support-chat")
+    assert ended is not None
+    assert ended.name == "cooler-answers"
+    arms = {
+        "control": Variant("old", "llama-small-t05", 50),
+        "treatments": (Variant("new", "llama-small-t16", 50),),
+    }
+    lifecycle.create(experiment(name="next", endpoint="support-chat", **arms), by="ann")
+    lifecycle.create(experiment(name="elsewhere", endpoint="summaries", **arms), by="ann")
+    clock.advance(1)
+    here = [(each.experiment.name, each.outcome) for each in empty_services.experiments_on("support-chat")]
+    assert here == [("next", None), ("cooler-answers", "promoted")]
+    assert empty_services.arms("support-chat") == ("old", "new")
+    for asked, found in (
+        (None, "next"),
+        ("nobody", "next"),
+        ("elsewhere", "next"),
+        ("cooler-answers", "cooler-answers"),
+    ):
+        chosen = empty_services.experiment(asked, "support-chat")
+        assert chosen is not None
+        assert chosen.name == found
+    assert empty_services.experiment(None, "nowhere") is None
