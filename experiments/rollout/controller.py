@@ -348,4 +348,5 @@ def _webhooks(experiment: Experiment) -> tuple[Webhook, ...]:
 
 
 def _state_words(standing: Standing) -> str:
-    return standing.state if standing.outcome is None else f"{standing.state} ({standing.outcome})"
+    state = "a draft" if standing.state == "draft" else standing.state
+    return state if standing.outcome is None else f"{state} ({standing.outcome})"
