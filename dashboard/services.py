@@ -39,7 +39,7 @@ class ConsoleServices:
     """Everything that :func:`dashboard.app.create_console` needs.
 
     ``experiments`` are those that have started, live ones first, followed as they change.
-    ``experiments_dir`` keeps what looks at experiments have read, from look to look; no other process writes there.
+    ``experiments_dir`` keeps what looks at experiments have read, from look to look.
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
     """

@@ -255,9 +255,10 @@ class Settings(Section):
         """Folder or object-store address of the Delta tables."""
         return self.tables.root or str(self.data_dir / "tables")
 
-    def experiments_dir(self, process: str) -> Path:
-        """Folder in which a process keeps what its looks at experiments have read; no other process writes there."""
-        return self.data_dir / "experiments" / process
+    @property
+    def experiments_dir(self) -> Path:
+        """Folder of what looks at experiments have read, so that the next reads only what is new."""
+        return self.data_dir / "experiments"
 
     @property
     def reports_dir(self) -> Path:

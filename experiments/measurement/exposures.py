@@ -33,24 +33,18 @@ ID: Final = "databricks_request_id"
 _CLIENT_FAULTS: Final = ("invalid_request", "unknown_endpoint", "body_too_large")
 
 
-def exposures(payload: pl.LazyFrame, reading: Reading) -> pl.LazyFrame:
+def exposures(payload: pl.LazyFrame, reading: Reading, *, keys: bool | None = None) -> pl.LazyFrame:
     """The experiment's records: ``excluded`` (a reason's number, or null), ``id`` and ``time`` (where something is
-    joined), ``unit`` (a hash; where units have several records), ``variant``, ``phase``, ``day``, ``propensity``, and
-    value and reason of each value that the inference table has.
+    joined, or with ``keys``), ``unit`` (a hash; where units have several records), ``variant``, ``phase``, ``day``,
+    ``propensity``, and value and reason of each value that the inference table has.
     """
     own = (pl.col("experiment") == reading.experiment.name) & ~pl.col("is_shadow").fill_null(value=False)
     return payload.filter(own).select(
         _excluded(reading).alias(EXCLUDED),
-        *key_columns(reading),
+        *_keys(reading, joined=reading.joins if keys is None else keys),
         *_exposed(reading),
         *payload_columns(reading),
     )
-
-
-def key_columns(reading: Reading) -> list[pl.Expr]:
-    """What other tables are joined by, and the unit."""
-    joined = [hashed(ID).alias("id"), pl.col("request_time").alias("time")] if reading.joins else []
-    return [*joined, hashed("unit").alias("unit")] if reading.clustered else joined
 
 
 def payload_columns(reading: Reading) -> list[pl.Expr]:
@@ -61,6 +55,11 @@ def payload_columns(reading: Reading) -> list[pl.Expr]:
 def hashed(column: str) -> pl.Expr:
     """A text as 64 bits: the same in every process that has the same polars."""
     return pl.col(column).hash()
+
+
+def _keys(reading: Reading, *, joined: bool) -> list[pl.Expr]:
+    keys = [hashed(ID).alias("id"), pl.col("request_time").alias("time")] if joined else []
+    return [*keys, hashed("unit").alias("unit")] if reading.clustered else keys
 
 
 def _exposed(reading: Reading) -> list[pl.Expr]:

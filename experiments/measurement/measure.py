@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from collector.feedback_table import FEEDBACK_SCHEMA
+from collector.catalog import FEEDBACK_SCHEMA, SCORE_SCHEMA
 from experiments.experiment import Experiment
 from experiments.measurement.exposures import EXCLUDED, exposures
 from experiments.measurement.measured import Cell, Measured, Measurements
@@ -31,7 +31,8 @@ from servelens.errors import Unavailable
 
 __all__ = ["Cell", "Measured", "Measurements", "measure"]
 
-NO_FEEDBACK_TABLE = pl.DataFrame(FEEDBACK_SCHEMA.empty_table())
+NO_SCORES = pl.DataFrame(SCORE_SCHEMA.empty_table())
+NO_FEEDBACK = pl.DataFrame(FEEDBACK_SCHEMA.empty_table())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def measure(
             [
                 exposures(payload, reading),
                 score_rows(scores, reading),
-                feedback_rows(NO_FEEDBACK_TABLE.lazy() if feedback is None else feedback, reading),
+                feedback_rows(NO_FEEDBACK.lazy() if feedback is None else feedback, reading),
             ]
         )
     except (pl.exceptions.PolarsError, OSError) as error:

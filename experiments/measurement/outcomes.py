@@ -46,8 +46,9 @@ class Outcomes:
     as_of: datetime | None = None
 
     def with_targets(self, reading: Reading) -> Outcomes:
-        """With each evaluator read on what its scores are of, as far as these rows tell."""
-        return replace(self, targets={name: _target(self.scores, name) for name in reading.evaluators})
+        """With each evaluator that has scores read on what they are of."""
+        found = {name: _target(self.scores, name) for name in reading.evaluators}
+        return replace(self, targets={name: target for name, target in found.items() if target is not None})
 
 
 def score_rows(scores: pl.LazyFrame, reading: Reading) -> pl.LazyFrame:
@@ -177,6 +178,8 @@ def _window_open(as_of: datetime | None, reading: Reading) -> pl.Expr:
     return pl.col("time") > closed_before(as_of, reading)
 
 
-def _target(scores: pl.DataFrame, evaluator: str) -> Target:
+def _target(scores: pl.DataFrame, evaluator: str) -> Target | None:
     of_response = scores.filter(pl.col("evaluator") == evaluator)["of_response"]
-    return "request" if len(of_response) and not of_response.any() else "response"
+    if of_response.is_empty():
+        return None
+    return "response" if of_response.any() else "request"

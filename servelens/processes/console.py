@@ -62,7 +62,7 @@ def run(config: Path, *, supervised: bool) -> int:
                     abort=decisions.abort,
                     decisions=decisions.history,
                 ),
-                experiments_dir=settings.experiments_dir("console"),
+                experiments_dir=settings.experiments_dir,
                 queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
                 endpoints=EndpointSummaries(endpoints, clock),
                 run_history=RunHistory(database, clock),

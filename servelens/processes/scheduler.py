@@ -141,7 +141,7 @@ def _experiments(
     store = ExperimentStore(database, clock)
     lifecycle = open_lifecycle(settings, database, clock)
     endpoints = build_endpoint_store(settings, database, clock)
-    folder = settings.experiments_dir("scheduler")
+    folder = settings.experiments_dir
     runner = ExperimentRunner(
         lifecycle,
         store,
