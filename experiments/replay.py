@@ -80,6 +80,7 @@ def _again(report: Mapping[str, Any], basis: Mapping[str, Any], tables: Endpoint
         as_of=datetime.fromisoformat(report["as_of"]),
         state=report["state"],
         started_at=_moment(report["started_at"]),
+        since=_moment(basis["since"]),
         until=_moment(basis["until"]),
         payload_version=report["payload_version"],
         scores_version=report["scores_version"],
@@ -89,7 +90,7 @@ def _again(report: Mapping[str, Any], basis: Mapping[str, Any], tables: Endpoint
         experiment,
         versions=Versions(moment.payload_version, moment.scores_version, moment.feedback_version),
         as_of=moment.as_of,
-        since=moment.started_at,
+        since=moment.since,
         until=moment.until,
         pilots=basis["pilots"],
     )

@@ -77,6 +77,13 @@ class BanditSettings(Section):
 
     floor: float = Field(0.05, gt=0, lt=0.5, description="Smallest probability of a variant.")
     every_s: Positive = Field(3_600.0, description="Seconds between two changes of the weights.")
+    beta: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Probability to take the best of a draw, and not the best of the others: 0.5 learns fastest (and splits two "
+        "variants evenly), 1 is plain Thompson sampling.",
+    )
 
 
 class PriceSettings(Section):
@@ -214,7 +221,9 @@ class ExperimentSettings(Section):
                 rollout.dry_run,
                 tuple(Webhook(each.url, each.when, each.timeout_s) for each in rollout.webhooks),
             ),
-            bandit=None if self.bandit is None else Bandit(self.bandit.floor, self.bandit.every_s),
+            bandit=None
+            if self.bandit is None
+            else Bandit(self.bandit.floor, self.bandit.every_s, self.bandit.beta),
         )
 
     def _variants(self) -> list[Variant]:

@@ -1,32 +1,21 @@
-"""An experiment's guardrails, where its rollout stands, and the decisions about it."""
+"""An experiment's guardrails: what each says of each treatment."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from dash import html
 
 from dashboard import experiment_figures, formats
 from dashboard.elements import Element, badge, card, table
-from experiments.experiment import Experiment
 
 _STATES = {
     "breached": ("Broken", "bad", "alert"),
     "cleared": ("Within its margin", "good", "check"),
     "open": ("Open", "neutral", None),
     "unknown": ("Not measured", "neutral", None),
-}
-_DECISIONS = {
-    "advance": ("advance", "good"),
-    "promote": ("promote", "good"),
-    "roll_back": ("roll back", "bad"),
-    "abort": ("abort", "bad"),
-    "inconclusive": ("inconclusive", "accent"),
-    "insufficient_data": ("not enough data", "neutral"),
-    "hold": ("hold", "neutral"),
 }
 
 
@@ -72,62 +61,3 @@ def _odds(log_e: float) -> str:
     if log_e > math.log(1e6):
         return "over 1M : 1"
     return f"{formats.significant(math.exp(log_e))} : 1"
-
-
-def rollout_card(
-    experiment: Experiment, standing: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]], zone: str
-) -> Element | None:
-    """A canary's steps with where it stands, and the newest decisions; ``None`` when there is neither."""
-    steps = experiment.rollout.steps if experiment.rollout else ()
-    if not steps and not decisions:
-        return None
-    parts: list[Element] = []
-    if steps:
-        parts.append(
-            html.Ol(
-                [
-                    html.Li(
-                        [
-                            html.Strong(f"{step.weight:g} %"),
-                            html.Span(
-                                f"{step.duration_s / 60:g} min, {formats.plural(step.events, 'record')}",
-                                className="muted small",
-                            ),
-                        ],
-                        className=_step_class(place, standing),
-                        **({"aria-current": "step"} if place == standing["step"] else {}),
-                    )
-                    for place, step in enumerate(steps)
-                ],
-                className="rollout-steps",
-            )
-        )
-    if decisions:
-        parts.append(
-            table(
-                ["When", "Decision", "Why", "By"],
-                [_decision(each, zone) for each in decisions],
-                numeric_from=9,
-                caption="Decisions",
-            )
-        )
-    else:
-        parts.append(html.P("No decision has been taken yet.", className="note"))
-    return card("Rollout" if steps else "Decisions", parts)
-
-
-def _step_class(place: int, standing: Mapping[str, Any]) -> str:
-    if standing.get("outcome") == "promoted" or place < standing["step"]:
-        return "done"
-    return "current" if place == standing["step"] and standing["state"] in ("running", "paused") else ""
-
-
-def _decision(decision: Mapping[str, Any], zone: str) -> list[Any]:
-    words, tone = _DECISIONS.get(decision["decision"], (decision["decision"], "neutral"))
-    moment = datetime.fromisoformat(str(decision["decided_at"]))
-    return [
-        html.Span(formats.moment(moment, zone, seconds=False), title=formats.full_moment(moment, zone)),
-        html.Span([badge(words, tone), badge("dry run", "neutral") if decision["dry_run"] else None]),
-        html.Span(decision["reason"], className="decision-reason"),
-        html.Span(decision["by"], className="muted"),
-    ]

@@ -27,11 +27,13 @@ from dashboard.elements import (
 )
 from dashboard.pages.experiment_guardrails import guardrails_card
 from dashboard.pages.experiment_metrics import capital, estimate, metrics_card
+from dashboard.pages.experiment_rollout import allocation_card, rollout_card, shadows_card
 from dashboard.theme import arm_colours
 from experiments.experiment import Experiment
 from experiments.standing import Standing
 
 _TICK_MS = 30_000
+_DECISIONS = 20
 
 
 def layout(console: Console) -> Element:
@@ -68,13 +70,19 @@ def register(callbacks: Callbacks, console: Console) -> None:
         if experiment is None:
             return [_no_experiment(view.endpoint)]
         report = console.experiments.report(experiment, look_now=ctx.triggered_id == "experiments-look")
+        standing = next(one for one in here if one.experiment.name == experiment.name)
+        decisions = console.services.experiment_control.decisions(experiment.name, _DECISIONS)
+        rollout = rollout_card(standing, decisions, view.zone)
         if report is None or not report["units"]:
-            return [_choice(here, experiment), _waiting(experiment)]
+            return [_choice(here, experiment), _waiting(experiment), rollout]
         return [
             _choice(here, experiment),
             _verdict(report, experiment, view.zone, console.services.clock.now()),
             html.Div([_ratio(report, experiment, scheme), _rests_on(report, experiment)], className="grid-2"),
             guardrails_card(report),
+            rollout,
+            allocation_card(report),
+            shadows_card(report),
             metrics_card(report, scheme),
             _looks(console, experiment, report, scheme, view.zone),
             _variants(report, experiment, scheme),

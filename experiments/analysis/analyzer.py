@@ -54,6 +54,7 @@ class Analyzer:
             as_of=self._clock.now(),
             state=registered.state,
             started_at=registered.started_at,
+            since=registered.started_at - BEFORE_START,
             until=registered.stopped_at,
             payload_version=self._tables.payload.version(),
             scores_version=self._tables.scores.version(),
@@ -63,7 +64,7 @@ class Analyzer:
             experiment,
             versions=Versions(moment.payload_version, moment.scores_version, moment.feedback_version),
             as_of=moment.as_of,
-            since=registered.started_at - BEFORE_START,
+            since=moment.since,
             until=moment.until,
         )
         report = look(experiment, measurements, StoredMemory(self._store, name), moment)

@@ -94,7 +94,7 @@ def allocation(experiment: Experiment, measurements: Measurements) -> tuple[Allo
     ]
     complete = [each for each in known if each is not None]
     best = probability_best(complete, better) if len(complete) == len(known) else [math.nan] * len(known)
-    shares = weights(known, better, experiment.bandit.floor)
+    shares = weights(known, better, experiment.bandit.floor, experiment.bandit.beta)
     return tuple(
         AllocationResult(variant.name, chance, variant.weight, share * 100.0)
         for variant, chance, share in zip(experiment.variants, best, shares, strict=True)

@@ -54,6 +54,7 @@ class Moment:
     as_of: datetime
     state: str
     started_at: datetime | None = None
+    since: datetime | None = None
     until: datetime | None = None
     payload_version: int | None = None
     scores_version: int | None = None
@@ -142,7 +143,7 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
         basis=Basis(
             code_version=code_version(),
             definition=experiment.to_dict(),
-            since=moment.started_at.isoformat() if moment.started_at else None,
+            since=moment.since.isoformat() if moment.since else None,
             until=moment.until.isoformat() if moment.until else None,
             memory=recorded.used.to_dict(),
             pilots=dict(measurements.pilots),
