@@ -29,7 +29,7 @@ from experiments.report import GuardrailResult
 from experiments.statistics.bernoulli import lower_bound, upper_bound
 from experiments.statistics.e_process import one_sided_log_e
 from experiments.statistics.effect import Effect, Stratum, Undecided, effect
-from experiments.statistics.one_sided import one_sided, one_sided_r
+from experiments.statistics.one_sided import guardrail as one_sided_guardrail
 from experiments.statistics.statistic import Moments
 
 # Beyond this an e-value is certainty; its inverse is kept as a float.
@@ -150,12 +150,10 @@ def _by_normal(
     memory: Memory,
 ) -> Harm:
     alpha = experiment.alpha
-    r = one_sided_r(frozen_r(experiment, f"guardrail:{metric.name}", treatment, found, memory, alpha), alpha)
-    harm = guardrail.harm_sign * found.difference
+    r = frozen_r(experiment, f"guardrail:{metric.name}", treatment, found, memory, alpha)
     tolerance = guardrail.on_scale(guardrail.tolerance)
-    spread = found.sequential
-    result = one_sided(harm, tolerance, spread.se, spread.degrees, r, alpha)
-    return Harm(harm, result.high, result.log_e, "one-sided normal mixture")
+    result = one_sided_guardrail(found, "higher" if guardrail.harm_sign < 0 else "lower", tolerance, r, alpha)
+    return Harm(guardrail.harm_sign * found.difference, result.high, result.log_e, "one-sided normal mixture")
 
 
 def _by_ranks(

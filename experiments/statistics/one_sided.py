@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import erfcx, log_ndtr
 
+from experiments.metrics import Direction
 from experiments.statistics.e_process import p_from_log_e
-from experiments.statistics.sequential import critical_value as two_sided_critical_value
+from experiments.statistics.effect import Effect
 from experiments.statistics.sequential import normal_from_student, student_from_normal
 from experiments.statistics.sequential import tuning as two_sided_tuning
 
@@ -67,12 +68,15 @@ def log_e_value(z: Floats | float, r: Floats | float) -> Floats:
 
 
 def critical_value(r: float, alpha: float) -> float:
-    """The z at which E reaches 1/α, by root finding: Φ is between ½ and 1, so it lies below the two-sided
-    boundary. ``r`` > 0.
+    """The z at which E reaches 1/α, by root finding; ``r`` > 0.
+
+    With u = z√(r/(1+r)) it is where u²/2 + ln Φ(u) = ln 1/(2α) + ½·ln(1+r) =: L, and as Φ is between ½ and 1, u is
+    between √(2L) and √(2L + 2·ln 2), which belong to the two-sided boundaries at 2α and at α.
     """
-    highest = float(two_sided_critical_value(r, alpha))
-    threshold = -math.log(alpha)
-    return float(brentq(lambda z: float(log_e_value(z, r)) - threshold, 0.0, highest, xtol=1e-12))
+    level = -math.log(2.0 * alpha) + 0.5 * math.log1p(r)
+    lowest, highest = math.sqrt(max(2.0 * level, 0.0)), math.sqrt(math.log1p(r) - 2.0 * math.log(alpha))
+    u = brentq(lambda x: 0.5 * x * x + float(log_ndtr(x)) - level, lowest - 1e-9, highest + 1e-9, xtol=1e-12)
+    return float(u) * math.sqrt((1.0 + r) / r)
 
 
 @lru_cache(maxsize=64)
@@ -120,6 +124,27 @@ def one_sided(harm: float, tolerance: float, se: float, degrees: float, r: float
     critical = student_from_normal(critical_value(r, alpha), degrees)
     half = se * critical
     return OneSided(log_e, p_from_log_e(log_e), harm - half, harm + half, critical, r)
+
+
+def guardrail(estimate: Effect, better: Direction, tolerance: float, r: float, alpha: float) -> OneSided:
+    """:func:`one_sided` for an estimate, where harm is a difference against ``better`` and ``r`` is what
+    :func:`experiments.statistics.tuning.tune` gave.
+
+    Where each variant's own standard error is larger than the null-pooled one, their mean counts. With a small arm and
+    a rare event the number k of its events is skewed; over √m, pooled, its excess over the expected m is too often
+    large, over √k too rarely, and over (√k + √m)/2 it is 2(√k − √m), whose skewness is nearly gone (Anscombe 1948,
+    Biometrika 35). Simulated at a share of 5 %, a rate of 0.5 % and a look at every 100 units of the small arm up to
+    10,000, that takes false alarms from 5.2 % to 1.5 %. Where units have one record each,
+    :func:`experiments.statistics.e_process.one_sided_log_e` is exact.
+    """
+    spread = estimate.sequential
+    se = max(spread.se, (spread.se + estimate.fixed.se) / 2.0)
+    harm = estimate.difference if better == "lower" else -estimate.difference
+    if not se > 0.0:
+        return _UNKNOWN
+    return one_sided(
+        harm, tolerance, se, spread.degrees, one_sided_r(r, alpha) * (spread.se / se) ** 2, alpha
+    )
 
 
 def _best_r(u: float) -> float:

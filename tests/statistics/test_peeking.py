@@ -1,132 +1,152 @@
 """Looking every time new units arrive must not raise the false positives; naive peeking shows that it could.
 
-Seeded, so a failure is a change in the code. Quick here; the thorough simulation is a benchmark.
+Seeded, so a failure is a change in the code. Quick here; the thorough simulation is ``benchmarks.peeking``.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from experiments.metrics import metric_for
-from tests.statistics.peeking import Draw, Floats, peek
+from benchmarks.repeated_looks import (
+    Method,
+    Outcome,
+    Plan,
+    by_always_valid,
+    by_boundaries,
+    by_e_process,
+    by_naive_test,
+    by_one_sided,
+    by_one_sided_e_process,
+    simulate,
+    simulate_quantile,
+)
+from benchmarks.simulated_arms import Arm, Binary, Clustered, ClusteredRate, Lognormal, Toxicity
+from experiments.metrics import Metric, metric_for
 
 ERRORS, LATENCY, TOXICITY = metric_for("error_rate"), metric_for("latency_ms"), metric_for("score:toxicity")
 
 EVERY_HUNDRED = [(n, n) for n in range(100, 2_001, 100)]
 EVERY_FEW = [(n, n) for n in range(5, 406, 10)]
 FIVE_PERCENT = [(19 * n, n) for n in range(20, 521, 20)]
+CANARY = [(19 * n, n) for n in range(100, 1_001, 100)]
+
+ON_MEANS: dict[str, Method] = {
+    "always-valid": by_always_valid,
+    "one-sided": by_one_sided,
+    "naive": by_naive_test,
+}
+ON_COUNTS: dict[str, Method] = {
+    **ON_MEANS,
+    "e-process": by_e_process,
+    "one-sided e-process": by_one_sided_e_process,
+}
 
 
-def binary(rng: np.random.Generator, rate: float) -> Draw:
-    return lambda units: (np.ones(units), (rng.random(units) < rate).astype(float))
+def without_difference(
+    metric: Metric, arm: Arm, looks: Sequence[tuple[int, int]], planned_units: float, *, seed: int, runs: int
+) -> dict[str, Outcome]:
+    """Nothing but the naive test may find something more often than at its level."""
+    methods = ON_COUNTS if isinstance(arm, Binary) else ON_MEANS
+    plan = Plan(metric, arm, arm, looks, planned_units)
+    found = simulate(plan, methods, np.random.default_rng(seed), runs)
+    for name, outcome in found.items():
+        assert name == "naive" or outcome.rate <= outcome.allowed, name
+    return found
 
 
-def lognormal(rng: np.random.Generator, sigma: float, lift: float = 0.0) -> Draw:
-    """Log durations: the analysis takes logarithms when it reads the table."""
-    return lambda units: (np.ones(units), rng.normal(math.log1p(lift), sigma, units))
+@pytest.mark.parametrize(
+    ("metric", "arm"),
+    [
+        (ERRORS, Binary(0.02)),
+        (LATENCY, Lognormal(1)),
+        (LATENCY, Clustered()),
+        (ERRORS, ClusteredRate(0.05)),
+    ],
+    ids=["binary 2 %", "lognormal", "clustered users", "clustered rates"],
+)
+def test_looks_every_hundred_units(metric: Metric, arm: Arm) -> None:
+    found = without_difference(metric, arm, EVERY_HUNDRED, 4_000, seed=1, runs=300)
+    assert found["naive"].rate > 2 * found["naive"].allowed
 
 
-def clustered(rng: np.random.Generator, lift: float = 0.0) -> Draw:
-    """Users with five requests each and an intra-class correlation of 0.3 on the log scale."""
-
-    def draw(units: int) -> tuple[Floats, Floats]:
-        user = rng.normal(math.log1p(lift), math.sqrt(0.3), units)
-        noise = rng.normal(0, math.sqrt(0.7), (units, 5)).sum(axis=1)
-        return np.full(units, 5.0), 5 * user + noise
-
-    return draw
-
-
-def clustered_rate(rng: np.random.Generator, rate: float) -> Draw:
-    """Users with one to many requests, some of whom fail much more often than others."""
-
-    def draw(units: int) -> tuple[Floats, Floats]:
-        records = rng.poisson(4, units) + 1
-        own = rng.beta(2 * rate, 2 * (1 - rate), units)
-        return records.astype(float), rng.binomial(records, own).astype(float)
-
-    return draw
+@pytest.mark.parametrize(
+    ("metric", "arm"),
+    [(ERRORS, Binary(0.3)), (LATENCY, Lognormal(2)), (TOXICITY, Toxicity())],
+    ids=["binary", "lognormal", "toxicity"],
+)
+def test_looks_from_the_fifth_unit_on(metric: Metric, arm: Arm) -> None:
+    found = without_difference(metric, arm, EVERY_FEW, 100, seed=5, runs=200)
+    assert found["naive"].rate > found["naive"].allowed
 
 
-def toxicity(rng: np.random.Generator) -> Draw:
-    """Nearly all close to zero, three in a hundred high."""
-
-    def draw(units: int) -> tuple[Floats, Floats]:
-        high = rng.random(units) < 0.03
-        return np.ones(units), np.where(high, rng.uniform(0.5, 1, units), rng.beta(0.5, 50, units))
-
-    return draw
-
-
-def test_binary_two_percent_every_hundred() -> None:
-    rng = np.random.default_rng(1)
-    found = peek(ERRORS, binary(rng, 0.02), binary(rng, 0.02), EVERY_HUNDRED, planned_units=4_000, runs=400)
-    assert found.always_valid <= found.allowed
-    assert found.naive > 2 * found.allowed
-
-
-def test_lognormal_every_hundred() -> None:
-    rng = np.random.default_rng(2)
-    found = peek(LATENCY, lognormal(rng, 1), lognormal(rng, 1), EVERY_HUNDRED, planned_units=4_000, runs=400)
-    assert found.always_valid <= found.allowed
-    assert found.naive > 2 * found.allowed
-
-
-def test_clustered_users_every_hundred() -> None:
-    rng = np.random.default_rng(3)
-    found = peek(LATENCY, clustered(rng), clustered(rng), EVERY_HUNDRED, planned_units=4_000, runs=400)
-    assert found.always_valid <= found.allowed
-    assert found.naive > 2 * found.allowed
-
-
-def test_clustered_rates_every_hundred() -> None:
-    rng = np.random.default_rng(4)
-    draw = clustered_rate(rng, 0.05)
-    found = peek(ERRORS, draw, draw, EVERY_HUNDRED, planned_units=4_000, runs=400)
-    assert found.always_valid <= found.allowed
-    assert found.naive > 2 * found.allowed
-
-
-@pytest.mark.parametrize("name", ["binary", "lognormal", "toxicity"])
-def test_looks_from_the_fifth_unit_on(name: str) -> None:
-    rng = np.random.default_rng(5)
-    metric, draw = {
-        "binary": (ERRORS, binary(rng, 0.3)),
-        "lognormal": (LATENCY, lognormal(rng, 2)),
-        "toxicity": (TOXICITY, toxicity(rng)),
-    }[name]
-    found = peek(metric, draw, draw, EVERY_FEW, planned_units=100, runs=300)
-    assert found.always_valid <= found.allowed
-    assert found.naive > found.allowed
-
-
-@pytest.mark.parametrize("name", ["binary 2 %", "binary 0.5 %", "lognormal", "toxicity"])
-def test_a_five_percent_share(name: str) -> None:
+@pytest.mark.parametrize(
+    ("metric", "arm"),
+    [(ERRORS, Binary(0.02)), (ERRORS, Binary(0.005)), (LATENCY, Lognormal(2)), (TOXICITY, Toxicity())],
+    ids=["binary 2 %", "binary 0.5 %", "lognormal", "toxicity"],
+)
+def test_a_five_percent_share(metric: Metric, arm: Arm) -> None:
     """Where the usual plug-in variance fails: the small arm has seen no event, so it looks sure of it."""
-    rng = np.random.default_rng(6)
-    metric, draw = {
-        "binary 2 %": (ERRORS, binary(rng, 0.02)),
-        "binary 0.5 %": (ERRORS, binary(rng, 0.005)),
-        "lognormal": (LATENCY, lognormal(rng, 2)),
-        "toxicity": (TOXICITY, toxicity(rng)),
-    }[name]
-    found = peek(metric, draw, draw, FIVE_PERCENT, planned_units=10_400, runs=300)
-    assert found.always_valid <= found.allowed
-    assert found.naive > 2 * found.allowed
+    found = without_difference(metric, arm, FIVE_PERCENT, 10_400, seed=6, runs=300)
+    assert found["naive"].rate > 2 * found["naive"].allowed
+
+
+def test_a_treatment_that_is_better_sets_off_no_one_sided_alarm() -> None:
+    plan = Plan(ERRORS, Binary(0.04), Binary(0.02), CANARY, 20_000)
+    methods: dict[str, Method] = {
+        "e": by_one_sided_e_process,
+        "mixture": by_one_sided,
+        "two-sided": by_e_process,
+    }
+    found = simulate(plan, methods, np.random.default_rng(8), 300)
+    assert found["e"].rate == found["mixture"].rate == 0.0
+    assert found["two-sided"].rate > 0.4
+
+
+def test_a_canary_that_doubles_the_error_rate_is_rolled_back() -> None:
+    """5 % of 20,000 requests; the benchmark has 40,000 runs of it, where it is 0.857."""
+    plan = Plan(ERRORS, Binary(0.02), Binary(0.04), CANARY, 20_000)
+    methods: dict[str, Method] = {"one-sided": by_one_sided_e_process, "two-sided": by_e_process}
+    found = simulate(plan, methods, np.random.default_rng(9), 1_000)
+    assert found["one-sided"].rate >= 0.83
+    assert found["one-sided"].rate > found["two-sided"].rate + 0.05
+    assert found["one-sided"].median_stop <= 600
 
 
 def test_a_real_difference_is_found_and_early() -> None:
     rng = np.random.default_rng(7)
     looks = [(n, n) for n in range(100, 5_001, 100)]
-    slow = lognormal(rng, 1, lift=0.2)
-    found = peek(LATENCY, lognormal(rng, 1), slow, looks, planned_units=5_000, runs=60)
-    assert found.always_valid == 1.0
-    assert found.median_stop <= 1_000
-    users = peek(LATENCY, clustered(rng), clustered(rng, 0.2), looks, planned_units=5_000, runs=60)
-    assert users.always_valid == 1.0
-    assert users.median_stop < found.median_stop
-    errors = peek(ERRORS, binary(rng, 0.02), binary(rng, 0.04), looks, planned_units=5_000, runs=60)
-    assert errors.always_valid >= 0.95
+
+    def found(metric: Metric, control: Arm, treatment: Arm) -> Outcome:
+        plan = Plan(metric, control, treatment, looks, 5_000)
+        return simulate(plan, {"always-valid": by_always_valid}, rng, 60)["always-valid"]
+
+    latency = found(LATENCY, Lognormal(1), Lognormal(1, 0.2))
+    users = found(LATENCY, Clustered(), Clustered(0.2))
+    errors = found(ERRORS, Binary(0.02), Binary(0.04))
+    assert latency.rate == 1.0
+    assert latency.median_stop <= 1_000
+    assert users.rate == 1.0
+    assert users.median_stop < latency.median_stop
+    assert errors.rate >= 0.95
+
+
+def test_quantiles_that_are_the_same_are_never_told_apart_and_others_are() -> None:
+    rng = np.random.default_rng(10)
+    sizes = list(range(100, 2_001, 100))
+    same = simulate_quantile(Lognormal(1), Lognormal(1), sizes, 0.5, rng, 40)
+    other = simulate_quantile(Lognormal(1), Lognormal(1, 0.5), sizes, 0.5, rng, 40)
+    assert same.rate <= same.allowed
+    assert other.rate > 0.9
+
+
+def test_boundaries_of_planned_looks_are_applied_at_their_look() -> None:
+    """A boundary that nothing reaches before the last look makes it a fixed-horizon test."""
+    looks = [(n, n) for n in range(1_000, 5_001, 1_000)]
+    plan = Plan(LATENCY, Lognormal(1), Lognormal(1, 0.2), looks, 5_000)
+    methods = {"late": by_boundaries([99.0] * 4 + [1.96], [n for _, n in looks])}
+    found = simulate(plan, methods, np.random.default_rng(11), 50)["late"]
+    assert found.rate == 1.0
+    assert set(found.stops) == {5_000}

@@ -10,8 +10,20 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import halfnorm
 
+from experiments.metrics import Metric, metric_for
 from experiments.statistics import sequential
-from experiments.statistics.one_sided import critical_value, log_e_value, one_sided, one_sided_r, tuning
+from experiments.statistics.effect import Effect, Spread, Stratum, effect
+from experiments.statistics.one_sided import (
+    critical_value,
+    guardrail,
+    log_e_value,
+    one_sided,
+    one_sided_r,
+    tuning,
+)
+from experiments.statistics.statistic import Moments
+from tests.unit.experiments.statistics.test_effect import binary
+from tests.unit.experiments.statistics.test_statistic import moments
 
 
 def confseq_rho(v: float, alpha: float) -> float:
@@ -131,3 +143,47 @@ def test_ville_holds_at_every_look(drift: float) -> None:
         alarms += int(np.sum(np.any(log_e_value(means * np.sqrt(n), 0.02 * n) >= math.log(20), axis=1)))
     assert alarms <= 0.05 * 5_000 + 2 * math.sqrt(0.05 * 0.95 * 5_000)
     assert alarms > 0 or drift < 0
+
+
+def _effect(metric: Metric, control: Moments, treatment: Moments) -> Effect:
+    found = effect(metric, [Stratum(control, treatment)])
+    assert isinstance(found, Effect)
+    return found
+
+
+def test_a_guardrail_on_times_uses_the_standard_error_that_the_verdict_uses() -> None:
+    rng = np.random.default_rng(2)
+    latency = metric_for("latency_ms")
+    found = _effect(
+        latency, moments(np.ones(300), rng.normal(0, 1, 300)), moments(np.ones(90), rng.normal(0.4, 1, 90))
+    )
+    spread = found.sequential
+    expected = one_sided(found.difference, 0.1, spread.se, spread.degrees, one_sided_r(3.0, 0.05), 0.05)
+    assert guardrail(found, "lower", 0.1, 3.0, 0.05) == expected
+
+
+def test_harm_is_a_difference_against_the_good_direction() -> None:
+    found = _effect(metric_for("success_rate"), binary(9_500, 10_000), binary(440, 500))
+    harmed, praised = (guardrail(found, better, 0.0, 3.0, 0.05) for better in ("higher", "lower"))
+    assert harmed.log_e > math.log(20) > 0 > praised.log_e
+    assert harmed.low > 0
+    assert praised.high < 0
+
+
+@pytest.mark.parametrize("events", [30, 60, 100])
+def test_rare_events_in_a_small_arm_are_judged_on_the_scale_of_square_roots(events: int) -> None:
+    """Anscombe 1948: 2(√k − √m) for k Poisson events where m are expected; 20 here, and a huge control."""
+    found = _effect(metric_for("error_rate"), binary(20_000, 100_000_000), binary(events, 100_000))
+    r = one_sided_r(5.0, 0.05)
+    root = 2 * (math.sqrt(events) - math.sqrt(20))
+    result = guardrail(found, "lower", 0.0, 5.0, 0.05)
+    z = found.difference / (result.high - found.difference) * result.critical
+    assert z == pytest.approx(root, rel=0.01)
+    assert result.log_e == pytest.approx(float(log_e_value(z, result.r)))
+    assert result.r == pytest.approx(r * (z / (found.difference / found.sequential.se)) ** 2)
+
+
+def test_a_guardrail_without_a_standard_error_is_nan() -> None:
+    nothing = Spread(0.0, 0.0, 0.0, math.inf)
+    found = Effect(0.1, 0.2, nothing, nothing, 10.0, ())
+    assert math.isnan(guardrail(found, "lower", 0.0, 3.0, 0.05).log_e)
