@@ -41,8 +41,9 @@ import polars as pl
 
 from benchmarks.canary_traffic import Traffic
 from collector.catalog import SCORE_SCHEMA
-from experiments.analysis.look import Moment, look
+from experiments.analysis.look import look
 from experiments.analysis.memory import TransientMemory
+from experiments.analysis.moment import Moment
 from experiments.decision_log import DecisionLog
 from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail

@@ -223,6 +223,18 @@ def _validate_kind(experiment: Experiment) -> None:
             field="bandit.floor",
             fix=f"Use less than {1 / len(experiment.variants):g}.",
         )
+    if experiment.kind == "shadow" and experiment.guardrails:
+        raise Invalid(
+            "nobody sees a shadow's answers, so there is nothing to guard",
+            field="guardrails",
+            fix="Name the metric under secondary_metrics.",
+        )
+    if experiment.kind == "shadow" and experiment.committed_looks:
+        raise Invalid(
+            "a shadow experiment has no planned looks",
+            field="committed_looks",
+            fix="Leave it out: look whenever you like.",
+        )
     if experiment.kind == "shadow" and any(
         variant.served_entity == experiment.control.served_entity for variant in experiment.treatments
     ):

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from collector.catalog import EndpointTables
 from experiments.analysis.code_version import code_version
-from experiments.analysis.look import Moment, look
+from experiments.analysis.look import look
 from experiments.analysis.memory import memory_from_dict
+from experiments.analysis.moment import Moment
 from experiments.experiment import experiment_from_dict
 from experiments.measurement.incremental import Measurer, Versions
 from servelens.errors import Missing, ServelensError, Unavailable

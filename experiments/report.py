@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 Verdict = Literal["better", "worse", "different", "inconclusive"]
+Role = Literal["primary", "secondary", "guardrail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class MetricResult:
 
     name: str
     label: str
-    role: Literal["primary", "secondary", "guardrail"]
+    role: Role
     unit: str
     scale: str
     better: str | None
@@ -192,12 +193,13 @@ class Basis:
 class ShadowResult:
     """A shadow's answers to the control's requests: how many there are, and how alike.
 
-    ``identical`` is the share of equal answers, ``word_overlap`` the mean Jaccard index of their words.
+    ``unpaired`` are requests without a whole answer of the shadow, by reason; ``identical`` is the share of equal answers, ``word_overlap`` the mean Jaccard index of their words.
     """
 
     treatment: str
     pairs: int
     unpaired: int
+    unpaired_reasons: dict[str, int]
     identical: float | None
     word_overlap: float | None
 

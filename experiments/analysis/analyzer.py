@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from collector.catalog import EndpointTables
-from experiments.analysis.look import Moment, look
+from experiments.analysis.look import look
 from experiments.analysis.memory import StoredMemory
+from experiments.analysis.moment import Moment
 from experiments.measurement.incremental import Measurer, Versions
 from experiments.report import Report
 from experiments.store import ExperimentStore

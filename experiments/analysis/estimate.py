@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.analysis.levels import level_of, planned_units
 from experiments.analysis.memory import Memory
 from experiments.experiment import Experiment, Variant
 from experiments.measurement.measured import Measured, Measurements
 from experiments.metrics import Metric
+from experiments.statistics.cuped import CovariateMoments, CovariateStratum, adjusted, coefficients
 from experiments.statistics.e_process import EventCounts, RateRatio, p_from_log_e, rate_ratio, two_arm_log_e
 from experiments.statistics.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect
 from experiments.statistics.lift import Lift, lift
@@ -78,15 +79,34 @@ def estimate(
     found = effect(metric, strata, crossings, names=(control, treatment.name), unit=experiment.unit)
     if isinstance(found, Undecided):
         return found
+    events = event_counts(measurements, measured, control, treatment.name)
+    less_variance = None if events is not None else _by_history(measured, control, treatment.name)
+    removed = None
+    if less_variance is not None:
+        found, removed = less_variance
     return of_effect(
-        experiment,
-        metric,
-        treatment,
-        found,
-        memory,
-        events=event_counts(measurements, measured, control, treatment.name),
-        trusted=trusted,
+        experiment, metric, treatment, found, memory, events=events, trusted=trusted, variance_removed=removed
     )
+
+
+def _by_history(measured: Measured, control: str, treatment: str) -> tuple[Effect, float] | None:
+    """The difference without what the units' history explains, and the share of the variance that is gone.
+
+    ``None`` without a history, where it explains nothing that could be estimated, and over several phases: what returning
+    units have in common is kept for unadjusted sums only.
+    """
+    phases = {phase for phase, _ in measured.covariates}
+    if len(phases) != 1:
+        return None
+    (phase,) = phases
+    nobody = CovariateMoments()
+    arms = [measured.covariates.get((phase, name), nobody) for name in (control, treatment)]
+    found = adjusted([CovariateStratum(*arms)], coefficients(measured.covariates.values()))
+    if math.isnan(found.removed):
+        return None
+    # Adjusted sums are no counts, also when the metric is a rate.
+    result = effect(replace(measured.metric, kind="mean"), found.strata)
+    return None if isinstance(result, Undecided) else (result, found.removed)
 
 
 def of_effect(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from experiments.analysis.look import Moment, look
+from experiments.analysis.look import look
 from experiments.analysis.memory import Memory, TransientMemory
+from experiments.analysis.moment import Moment
 from experiments.experiment import Experiment
 from experiments.measurement.measure import measure
 from experiments.report import Report

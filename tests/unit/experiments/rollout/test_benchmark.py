@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.canary_traffic import ERROR_RATE, Traffic
 from benchmarks.rollout import SCENARIOS, START, canary, simulate, summary
-from experiments.analysis.look import Moment, look
+from experiments.analysis.look import look
 from experiments.analysis.memory import TransientMemory
+from experiments.analysis.moment import Moment
 from experiments.decision_log import DecisionLog
 from experiments.experiment import Experiment
 from experiments.measurement.measure import Measurements
