@@ -93,7 +93,9 @@ def _again(report: Mapping[str, Any], basis: Mapping[str, Any], tables: Endpoint
         as_of=moment.as_of,
         since=moment.since,
         until=moment.until,
+        started_at=moment.started_at,
         pilots=basis["pilots"],
+        history=None if basis["history"] is None else Versions(**basis["history"]),
     )
     return look(experiment, measurements, memory_from_dict(basis["memory"]), moment).to_dict()
 

@@ -178,7 +178,8 @@ class GuardrailResult:
 class Basis:
     """Everything that the report follows from, so that it can be computed again: the definition, the tables at their
     versions (in the report itself), the times between which records count, and the memory of earlier looks
-    (:mod:`experiments.analysis.memory`).
+    (:mod:`experiments.analysis.memory`). ``pilots`` are where quantiles are held, ``history`` the versions at which the units'
+    earlier records were read.
     """
 
     code_version: str
@@ -187,13 +188,15 @@ class Basis:
     until: str | None
     memory: dict[str, Any]
     pilots: dict[str, float]
+    history: dict[str, int | None] | None
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
     """A shadow's answers to the control's requests: how many there are, and how alike.
 
-    ``unpaired`` are requests without a whole answer of the shadow, by reason; ``identical`` is the share of equal answers, ``word_overlap`` the mean Jaccard index of their words.
+    ``unpaired`` are requests without a whole answer of the shadow, by reason; ``identical`` is the share of equal answers,
+    ``word_overlap`` the mean Jaccard index of their words.
     """
 
     treatment: str

@@ -67,6 +67,7 @@ class Analyzer:
             as_of=moment.as_of,
             since=moment.since,
             until=moment.until,
+            started_at=registered.started_at,
         )
         report = look(experiment, measurements, StoredMemory(self._store, name), moment)
         self._store.add_analysis(

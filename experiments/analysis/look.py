@@ -7,7 +7,9 @@ p-values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from experiments.analysis.bandit import allocation, bandit_estimate
 from experiments.analysis.code_version import code_version
@@ -20,6 +22,7 @@ from experiments.analysis.memory import Memory, RecordingMemory
 from experiments.analysis.moment import Moment
 from experiments.analysis.outlook import rests_on, would_change
 from experiments.analysis.quantile_estimate import quantile_estimate
+from experiments.analysis.shadow import pair_counts, shadow_metrics, shadow_results
 from experiments.analysis.variant_results import variant_result
 from experiments.analysis.verdict import sentence, split_reason
 from experiments.experiment import Experiment, Variant
@@ -41,31 +44,26 @@ _NO_ALWAYS = AlwaysValidResult(None, None, None, None, None)
 _NO_LIFT = LiftResult(None, None, None)
 
 
+# Every request that is mirrored is in both variants of a shadow experiment.
+_NO_SPLIT = RatioCheck(True, math.nan, "chi_squared", math.nan, math.nan, {}, {})
+
+
 def look(experiment: Experiment, measurements: Measurements, memory: Memory, moment: Moment) -> Report:
     """The report of this look; what it leaves behind is written to ``memory``."""
     recorded = RecordingMemory(memory)
     running = moment.state in ("running", "paused")
-    ratio = _ratio(experiment, measurements, recorded, running=running)
-    findings = [
-        _find(experiment, measurements, measured, treatment, recorded, ratio, moment)
-        for measured in measurements.metrics
-        for treatment in experiment.treatments
-    ]
-    adjust(findings)
-    distrust = None if ratio.ok else split_reason(ratio, experiment.unit)
-    waiting = waiting_for(experiment, measurements.records, moment)
-    metrics = tuple(
-        _metric(
-            experiment,
-            measured,
-            [each for each in findings if each.metric is measured.metric],
-            distrust,
-            waiting,
-        )
-        for measured in measurements.metrics
-    )
-    exposures = {variant.name: ratio.observed.get(variant.name, 0) for variant in experiment.variants}
-    units = sum(exposures.values())
+    noun: str = experiment.unit
+    if experiment.assigns:
+        ratio = _ratio(experiment, measurements, recorded, running=running)
+        metrics = _assigned_metrics(experiment, measurements, recorded, ratio, moment)
+        exposures = {variant.name: ratio.observed.get(variant.name, 0) for variant in experiment.variants}
+        units = sum(exposures.values())
+        records = {variant.name: measurements.records.get(variant.name, 0) for variant in experiment.variants}
+    else:
+        ratio = _NO_SPLIT
+        metrics = shadow_metrics(experiment, measurements, recorded, moment)
+        exposures = records = pair_counts(experiment, measurements)
+        units, noun = exposures[experiment.control.name], "pair"
     guardrails = guardrail_results(experiment, measurements, recorded)
     return Report(
         experiment=experiment.name,
@@ -82,7 +80,7 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
         alpha=primary_level(experiment),
         units=units,
         exposures=exposures,
-        records={variant.name: measurements.records.get(variant.name, 0) for variant in experiment.variants},
+        records=records,
         phase_records={
             variant.name: measurements.phase_records.get((experiment.phase, variant.name), 0)
             for variant in experiment.variants
@@ -99,10 +97,12 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
         ),
         metrics=metrics,
         guardrails=guardrails,
-        shadows=(),
+        shadows=shadow_results(measurements),
         allocation=allocation(experiment, measurements),
-        verdict=sentence(ratio, metrics, units, experiment.unit, running=running, guardrails=guardrails),
-        rests_on=rests_on(experiment, units, exposures, moment.started_at, moment.until or moment.as_of),
+        verdict=sentence(ratio, metrics, units, noun, running=running, guardrails=guardrails),
+        rests_on=rests_on(
+            experiment, noun, units, exposures, moment.started_at, moment.until or moment.as_of
+        ),
         would_change=would_change(metrics, guardrails, running=running),
         basis=Basis(
             code_version=code_version(),
@@ -111,7 +111,35 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
             until=moment.until.isoformat() if moment.until else None,
             memory=recorded.used.to_dict(),
             pilots=dict(measurements.pilots),
+            history=None if measurements.history is None else asdict(measurements.history),
         ),
+    )
+
+
+def _assigned_metrics(
+    experiment: Experiment,
+    measurements: Measurements,
+    memory: Memory,
+    ratio: RatioCheck,
+    moment: Moment,
+) -> tuple[MetricResult, ...]:
+    findings = [
+        _find(experiment, measurements, measured, treatment, memory, ratio, moment)
+        for measured in measurements.metrics
+        for treatment in experiment.treatments
+    ]
+    adjust(findings)
+    distrust = None if ratio.ok else split_reason(ratio, experiment.unit)
+    waiting = waiting_for(experiment, measurements.records, moment)
+    return tuple(
+        _metric(
+            experiment,
+            measured,
+            [each for each in findings if each.metric is measured.metric],
+            distrust,
+            waiting,
+        )
+        for measured in measurements.metrics
     )
 
 

@@ -34,6 +34,7 @@ def outlook(found: Estimate, experiment: Experiment, level: float, verdict: str)
 
 def rests_on(
     experiment: Experiment,
+    noun: str,
     units: int,
     exposures: Mapping[str, int],
     started_at: datetime | None,
@@ -41,6 +42,8 @@ def rests_on(
 ) -> str:
     """One sentence on the amount of evidence and the promise that it keeps."""
     arms = ", ".join(f"{count:,} with {name}" for name, count in exposures.items())
+    if not experiment.assigns:
+        arms = "answers of both to the same requests"
     ran = ""
     if started_at is not None:
         hours = max((until - started_at).total_seconds(), 0.0) / 3600
@@ -50,10 +53,7 @@ def rests_on(
         if experiment.committed_looks
         else "any number of looks (always valid)"
     )
-    return (
-        f"{units:,} {experiment.unit}s{ran} ({arms}); at most {experiment.alpha * 100:g} % wrong verdicts over "
-        f"{how}."
-    )
+    return f"{units:,} {noun}s{ran} ({arms}); at most {experiment.alpha * 100:g} % wrong verdicts over {how}."
 
 
 def would_change(

@@ -78,7 +78,9 @@ def _finding(
 ) -> Finding:
     found: Estimate | Undecided
     if metric.kind == "quantile" or metric.feedback is not None:
-        what = "a quantile has" if metric.kind == "quantile" else "feedback is about what users saw, so it has"
+        what = (
+            "a quantile has" if metric.kind == "quantile" else "feedback is about what users saw, so it has"
+        )
         found = Undecided(f"{what} no difference within a pair")
     else:
         measured = None
@@ -119,7 +121,12 @@ def _effect(measured: PairedMetric, variance: float) -> Effect:
     spread = Spread(*own, (own[0] + own[1] - variance) / 2.0, float(units - 1))
     # Units in both variants carry as much as a split of twice as many would, in each: n/2 for n pairs.
     return Effect(
-        control.mean, control.mean + measured.differences.mean, spread, spread, units / 4.0, (Stratum(control, treatment),)
+        control.mean,
+        control.mean + measured.differences.mean,
+        spread,
+        spread,
+        units / 4.0,
+        (Stratum(control, treatment),),
     )
 
 

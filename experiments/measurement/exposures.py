@@ -52,6 +52,12 @@ def payload_columns(reading: Reading) -> list[pl.Expr]:
     return [column for value in reading.payload_values for column in payload_value(value, reading.experiment)]
 
 
+def answerable() -> pl.Expr:
+    """Whether an entity was reached, so that what came of it is not the request's own fault."""
+    at_fault = pl.col("error_type").is_in(_CLIENT_FAULTS).fill_null(value=False)
+    return pl.col("served_entity").is_not_null() & ~at_fault
+
+
 def hashed(column: str) -> pl.Expr:
     """A text as 64 bits: the same in every process that has the same polars."""
     return pl.col(column).hash()
@@ -79,11 +85,8 @@ def _place(reading: Reading) -> pl.Expr:
 
 
 def _excluded(reading: Reading) -> pl.Expr:
-    at_fault = pl.col("served_entity").is_null() | pl.col("error_type").is_in(_CLIENT_FAULTS).fill_null(
-        value=False
-    )
     unknown = pl.col("variant").is_null() | ~pl.col("variant").is_in(reading.names)
-    reason = pl.when(at_fault).then(_code(REACHED_NO_ENTITY)).when(unknown).then(_code(UNKNOWN_VARIANT))
+    reason = pl.when(~answerable()).then(_code(REACHED_NO_ENTITY)).when(unknown).then(_code(UNKNOWN_VARIANT))
     if reading.clustered:
         # Where the unit is the request, each record is its own unit, whatever its unit is called.
         reason = reason.when(pl.col("unit").is_null() | (pl.col("unit") == "")).then(_code(NO_UNIT))

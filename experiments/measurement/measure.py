@@ -77,9 +77,13 @@ def measure(
 
 
 def survey(
-    records: pl.DataFrame, reading: Reading, pilots: Mapping[str, float], engine: Engine = "in-memory"
+    records: pl.DataFrame,
+    reading: Reading,
+    pilots: Mapping[str, float],
+    history: pl.DataFrame | None = None,
+    engine: Engine = "in-memory",
 ) -> Survey:
-    """Sum up all records of an experiment."""
+    """Sum up all records of an experiment, with the units' ``history`` if there is one."""
     totals = exclusions(records)
     if records[EXCLUDED].null_count() < len(records):
         records = records.filter(pl.col(EXCLUDED).is_null())
@@ -94,7 +98,7 @@ def survey(
             torn = records.filter(pl.col("unit").is_in(units.torn.implode()))
             counted.add(tally(torn, reading, engine), -1)
             counted.add(in_two_variants(len(torn)))
-        counted.add(totals_of_units(units, reading, engine))
+        counted.add(totals_of_units(units, reading, history, engine))
     else:
         counted.add(totals_of_requests(records, reading, tentative, engine))
     totals.add(counted)

@@ -179,7 +179,10 @@ def _window_open(as_of: datetime | None, reading: Reading) -> pl.Expr:
 
 
 def _target(scores: pl.DataFrame, evaluator: str) -> Target | None:
-    of_response = scores.filter(pl.col("evaluator") == evaluator)["of_response"]
-    if of_response.is_empty():
+    own = pl.col("evaluator") == evaluator
+    scored, on_responses = scores.select(
+        own.any(), (own & pl.col("of_response")).any().alias("response")
+    ).row(0)
+    if not scored:
         return None
-    return "response" if of_response.any() else "request"
+    return "response" if on_responses else "request"

@@ -17,8 +17,8 @@ import polars as pl
 
 from collector.catalog import EndpointTables
 from collector.table import Changes, Table
+from experiments.measurement.measured import Versions
 from experiments.measurement.outcomes import Engine
-from experiments.measurement.state import Versions
 from experiments.measurement.values import Reading
 from servelens.errors import Unavailable
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ from typing import Any, Final
 import polars as pl
 
 from experiments.experiment import Experiment
+from experiments.measurement.measured import Versions
 from experiments.measurement.outcomes import Target
 from experiments.measurement.totals import Totals, totals_from_json
 from experiments.measurement.unit_table import Segment
@@ -32,24 +33,19 @@ _MANIFEST: Final = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
-    """Which versions of an endpoint's tables are read; ``None`` where there is no table yet."""
+class History:
+    """The units' covariates, of the definition with this ``digest``, as they were read at ``versions``."""
 
-    payload: int | None
-    scores: int | None
-    feedback: int | None
-
-    def reaches(self, other: Versions) -> bool:
-        """Whether no table is at an older version than in ``other``."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return all(
-            (-1 if mine is None else mine) >= (-1 if theirs is None else theirs) for mine, theirs in pairs
-        )
+    digest: str
+    versions: Versions
+    segment: Segment
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The totals at ``versions`` and ``as_of`` of the definition with this ``digest``; ``segments`` hold the units."""
+    """The totals at ``versions`` and ``as_of`` of the definition with this ``digest``; ``segments`` hold the units,
+    and ``history`` their covariates.
+    """
 
     digest: str
     versions: Versions
@@ -58,12 +54,13 @@ class State:
     targets: Mapping[str, Target]
     totals: Totals
     segments: tuple[Segment, ...]
+    history: History | None = None
 
 
-def digest_of(
-    experiment: Experiment, since: datetime | None, until: datetime | None, pilots: Mapping[str, float]
-) -> str:
-    """Of all that changes what is measured. Weights, shares and phases do not: they are in the records."""
+def digest_of(experiment: Experiment, moments: Sequence[datetime | None], pilots: Mapping[str, float]) -> str:
+    """Of all that changes what is measured between these ``moments``. Weights, shares and phases do not: they are in the
+    records.
+    """
     meant = [
         experiment.name,
         experiment.unit,
@@ -75,7 +72,7 @@ def digest_of(
             (price.served_entity, price.input_per_million, price.output_per_million)
             for price in experiment.prices
         ],
-        [None if moment is None else moment.isoformat() for moment in (since, until)],
+        [None if moment is None else moment.isoformat() for moment in moments],
         sorted(pilots.items()),
         # Units are known by their hash, which another release of polars may make otherwise.
         str(pl.Series(["servelens"]).hash()[0]),
@@ -114,7 +111,7 @@ class StateFolder:
         """Replace what was written before, and remove files that are not needed any more."""
         new = self.folder / f"{_MANIFEST}.new"
         with new.open("w") as file:
-            json.dump(_manifest(state), file)
+            file.write(json.dumps(_manifest(state)))
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.folder / _MANIFEST)
@@ -123,11 +120,12 @@ class StateFolder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self.clean(state)
+        self._clean(state)
 
-    def clean(self, state: State | None) -> None:
-        """Remove the files of units that ``state`` does not name."""
-        named = set() if state is None else {segment.file for segment in state.segments}
+    def _clean(self, state: State) -> None:
+        named = {segment.file for segment in state.segments}
+        if state.history is not None:
+            named.add(state.history.segment.file)
         for path in self.folder.glob("*.arrow"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
@@ -143,6 +141,7 @@ def _manifest(state: State) -> dict[str, Any]:
         "targets": dict(state.targets),
         "totals": state.totals.to_json(),
         "segments": [list(segment) for segment in state.segments],
+        "history": None if state.history is None else _history_json(state.history),
     }
 
 
@@ -157,4 +156,17 @@ def _state(manifest: dict[str, Any]) -> State:
         targets=manifest["targets"],
         totals=totals_from_json(manifest["totals"]),
         segments=tuple(Segment(*segment) for segment in manifest["segments"]),
+        history=None if manifest["history"] is None else _history(**manifest["history"]),
     )
+
+
+def _history_json(history: History) -> dict[str, Any]:
+    return {
+        "digest": history.digest,
+        "versions": astuple(history.versions),
+        "segment": list(history.segment),
+    }
+
+
+def _history(digest: str, versions: list[int | None], segment: list[Any]) -> History:
+    return History(digest, Versions(*versions), Segment(*segment))

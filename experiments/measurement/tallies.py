@@ -45,13 +45,17 @@ def tally(records: pl.DataFrame, reading: Reading, engine: Engine = "in-memory")
     reasons: Sums = {}
     for number, counts in enumerate(rest[: len(reading.metrics)]):
         for variant, reason, text, count in counts.rows():
-            words = f"unscored: {text or 'no reason given'}" if reason == UNSCORED else REASONS[reason]
-            key = (number, variant, words)
+            key = (number, variant, words_of(reason, text))
             reasons[key] = (reasons.get(key, (0.0,))[0] + count,)
     bins: Sums = {}
     for number, counts in zip(quantiles, rest[len(reading.metrics) :], strict=True):
         bins |= sums_of(counts, 3, number)
     return Totals(records=sums_of(answers, 2), reasons=reasons, bins=bins)
+
+
+def words_of(reason: int, text: str | None) -> str:
+    """A reason in words, with the evaluator's own ``text`` for what it could not score."""
+    return f"unscored: {text or 'no reason given'}" if reason == UNSCORED else REASONS[reason]
 
 
 def exclusions(records: pl.DataFrame) -> Totals:

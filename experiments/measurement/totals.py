@@ -19,6 +19,7 @@ from experiments.measurement.histogram import Histogram
 from experiments.measurement.measured import Cell, Measured, Measurements
 from experiments.measurement.values import Reading
 from experiments.metrics import Metric
+from experiments.statistics.cuped import CovariateMoments
 from experiments.statistics.statistic import CrossMoments, Moments
 
 Sums = dict[tuple[Any, ...], tuple[float, ...]]
@@ -37,7 +38,8 @@ class Totals:
     ``records`` (phase, variant): count, sum and count of propensities. ``excluded`` (reason): count. ``reasons``
     (metric, variant, reason): count. ``bins`` (metric, phase, variant, bin): count. ``exposures`` (phase, variant):
     units. ``moments`` (metric, day, phase, variant): the fields of :class:`Moments`. ``cross`` (metric, phase, variant,
-    later phase, variant): units, then the fields of :class:`CrossMoments`.
+    later phase, variant): units, then the fields of :class:`CrossMoments`. ``covariates`` (metric, phase, variant): units,
+    then the fields of :class:`CovariateMoments`.
     """
 
     records: Sums = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Totals:
     exposures: Sums = field(default_factory=dict)
     moments: Sums = field(default_factory=dict)
     cross: Sums = field(default_factory=dict)
+    covariates: Sums = field(default_factory=dict)
 
     def add(self, other: Totals, sign: int = 1) -> None:
         """Add ``other``, or take it away with ``sign`` −1."""
@@ -155,6 +158,11 @@ def _measured(
     for (which, variant, reason), (count, *_) in sorted(totals.reasons.items()):
         if which == number:
             excluded.setdefault(names[variant], {})[reason] = int(count)
+    covariates = {
+        (phase, names[variant]): _covariates(sums[1:])
+        for (which, phase, variant), sums in sorted(totals.covariates.items())
+        if which == number
+    }
     return Measured(
         metric,
         dict(sorted(cells.items())),
@@ -163,7 +171,13 @@ def _measured(
         periods,
         _histograms(totals, number, names),
         pilot,
+        covariates,
     )
+
+
+def _covariates(sums: tuple[float, ...]) -> CovariateMoments:
+    known, new = (Moments(int(units), *rest) for units, *rest in (sums[:6], sums[6:12]))
+    return CovariateMoments(known, new, *sums[12:])
 
 
 def _histograms(totals: Totals, number: int, names: list[str]) -> dict[Cell, Histogram]:

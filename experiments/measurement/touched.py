@@ -116,6 +116,9 @@ class Comparison:
         scores = self._rows(sources.scores(spans), score_rows) if reading.evaluators else nothing[0]
         told = self._rows(sources.feedback(spans), feedback_rows) if reading.feedback else nothing[1]
         later = Outcomes(scores, told, self.targets, self._later)
+        if older.is_empty():
+            none = with_outcomes(older, later, reading)
+            return Touched(with_outcomes(new, later, reading), none, none)
         earlier = Outcomes(
             without(scores, self._scores), without(told, self._feedback), self.targets, self._earlier
         )

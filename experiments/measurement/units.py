@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from experiments.measurement.covariates import covariate_sums
 from experiments.measurement.outcomes import Engine
 from experiments.measurement.totals import Sums, Totals, sums_of
 from experiments.measurement.values import Reading, on_scale
@@ -98,8 +99,10 @@ def settled(rows: pl.DataFrame) -> Units:
     return Units(pl.concat([single, returning]), returning, torn)
 
 
-def totals_of_units(units: Units, reading: Reading, engine: Engine = "in-memory") -> Totals:
-    """Moments, cross moments and exposures of units."""
+def totals_of_units(
+    units: Units, reading: Reading, history: pl.DataFrame | None = None, engine: Engine = "in-memory"
+) -> Totals:
+    """Moments, cross moments and exposures of units, and with their ``history`` what that says of them."""
     frame = units.counted.lazy()
     sums = [
         expression.alias(f"{number}:{place}")
@@ -114,6 +117,7 @@ def totals_of_units(units: Units, reading: Reading, engine: Engine = "in-memory"
         exposures=exposures.exposures,
         moments=_moments(moments, len(reading.metrics)),
         cross=_cross(units.returning, len(reading.metrics)),
+        covariates={} if history is None else covariate_sums(units.counted, history, reading, engine),
     )
 
 

@@ -16,10 +16,11 @@ from deltalake import DeltaTable
 
 from collector.catalog import EndpointTables
 from collector.deletion import delete_before, delete_keys
-from experiments.experiment import Experiment, Price
+from experiments.experiment import Experiment, Price, Variant
 from experiments.measurement.incremental import Measurer, Versions
 from experiments.measurement.measured import Measurements
 from experiments.measurement.touched import without
+from experiments.statistics.cuped import CovariateMoments
 from servelens.errors import Unavailable
 from tests.unit.experiments.records import (
     START,
@@ -64,7 +65,9 @@ class Traffic:
         self.now = START
         self.written: list[dict[str, Any]] = []
 
-    def hour(self, count: int = 60, *, phase: int = 0, torn: Sequence[int] = ()) -> None:
+    def hour(
+        self, count: int = 60, *, phase: int = 0, torn: Sequence[int] = (), experiment: str = "tone"
+    ) -> None:
         """``count`` records, some of them of hours ago; users have the variant of their number and phase."""
         rng, rows = self.rng, []
         for user in rng.integers(0, 90, count):
@@ -86,7 +89,7 @@ class Traffic:
                     status_code=502 if failed else 200,
                     error_type="upstream_connect" if failed else None,
                     propensity=float(rng.choice([0.25, 0.5])),
-                    experiment="tone" if rng.random() < 0.95 else "other",
+                    experiment=experiment if rng.random() < 0.95 else "other",
                 )
             )
         self.tables.payload.append(payload_frame(rows).collect())
@@ -119,7 +122,9 @@ class Traffic:
         """An incremental look, which agrees with one pass over everything."""
         asked: dict[str, Any] = {"versions": self.versions, "as_of": self.now, **changes}
         found = Measurer(self.tables, self.folder).measure(definition, **asked)
-        again = Measurer(self.tables, None).measure(definition, **{**asked, "pilots": found.pilots})
+        again = Measurer(self.tables, None).measure(
+            definition, **{**asked, "pilots": found.pilots, "history": found.history}
+        )
         assert_same(found, again)
         return found
 
@@ -153,9 +158,18 @@ def assert_same(found: Measurements, expected: Measurements) -> None:
         for mine, theirs in pairs:
             assert mine.units == theirs.units, name
             assert _sums(mine) == pytest.approx(_sums(theirs), rel=1e-9, abs=1e-9), name
+        assert list(one.covariates) == list(other.covariates), name
+        for cell, covariates in other.covariates.items():
+            mine_covariates = _flat(one.covariates[cell])
+            assert mine_covariates == pytest.approx(_flat(covariates), rel=1e-9, abs=1e-9), name
         assert list(one.cross) == list(other.cross), name
         for key, sums in other.cross.items():
             assert _sums(one.cross[key]) == pytest.approx(_sums(sums), rel=1e-9, abs=1e-9), name
+
+
+def _flat(of: CovariateMoments) -> list[float]:
+    rest = [of.covariate, of.covariate_squared, of.records_covariate, of.total_covariate]
+    return [*_sums(of.known), *_sums(of.new), *rest]
 
 
 def _sums(of: Any) -> list[float]:
@@ -388,6 +402,58 @@ def test_without_tables_nothing_is_measured_and_they_may_come_later(traffic: Tra
     traffic.scores()
     traffic.feedback()
     assert traffic.look(definition).metrics[-2].cells
+
+
+def test_the_units_history_is_read_once_and_followed(traffic: Traffic) -> None:
+    definition = everything_measured(cuped_days=5.0)
+    traffic.hour(200, experiment="earlier")
+    traffic.scores(300)
+    traffic.feedback()
+    since = traffic.now
+    times = {"since": since - HOUR, "started_at": since}
+    for hour in range(4):
+        traffic.now = since + (hour + 1) * 12 * HOUR
+        traffic.hour()
+        traffic.scores()
+        found = traffic.look(definition, **times)
+    latency = found.metrics[0].covariates
+    assert latency[0, "champion"].known.units > 10
+    assert latency[0, "champion"].new.units > 0
+    assert latency[0, "champion"].outcome.units == found.metrics[0].cells[0, "champion"].units
+    assert found.metrics[3].covariates == {}, "quantiles have none"
+    read = found.history
+    late = payload(
+        "user-3", "champion", request_time=since - HOUR, experiment=None, execution_duration_ms=99_999
+    )
+    traffic.tables.payload.append(payload_frame([late]).collect())
+    again = traffic.look(definition, **times)
+    assert (again.history, again.metrics[0].covariates) == (read, latency)
+    shorter = traffic.look(definition, **times, until=traffic.now - 20 * HOUR)
+    assert shorter.history == read, "an end makes no new history"
+
+
+def test_shadows_are_pairs_and_nobody_was_exposed(traffic: Traffic) -> None:
+    definition = experiment(
+        kind="shadow",
+        control=Variant("champion", "smol"),
+        treatments=(Variant("challenger", "smol-hot"),),
+        secondary_metrics=("score:toxicity",),
+    )
+    original = payload("ann", None, experiment=None)
+    mirror = payload(
+        "ann",
+        None,
+        experiment=None,
+        is_shadow=True,
+        shadow_of=original["databricks_request_id"],
+        served_entity="smol-hot",
+        execution_duration_ms=300,
+    )
+    traffic.tables.payload.append(payload_frame([original, mirror]).collect())
+    found = traffic.look(definition)
+    assert (found.records, found.exposures) == ({"champion": 1, "challenger": 1}, {})
+    (pairs,) = found.pairs
+    assert pairs.metrics[0].differences.total == pytest.approx(np.log(3))
 
 
 def test_rows_that_were_added_are_taken_away_once_each() -> None:
