@@ -40,7 +40,10 @@ def _row(guardrail: Mapping[str, Any], *, several: bool) -> list[Any]:
     name = f"{guardrail['label']} ({guardrail['treatment']})" if several else guardrail["label"]
     return [
         html.Span(
-            [html.Div(name[:1].upper() + name[1:]), html.Div(guardrail["reason"], className="muted small")]
+            [
+                html.Div(name[:1].upper() + name[1:]),
+                html.Div(guardrail["reason"], className="muted small decision-reason"),
+            ]
         ),
         badge(words, tone, icon_name=icon_name),
         experiment_figures.change(guardrail, guardrail["harm"]),

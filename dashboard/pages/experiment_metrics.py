@@ -10,6 +10,8 @@ from dash import dcc, html
 from dashboard import experiment_figures, formats
 from dashboard.elements import GRAPH_CONFIG, Element, badge, card
 
+_ROLES = {"primary": ("primary", "accent"), "guardrail": ("guardrail", "neutral")}
+
 
 def capital(sentence: str) -> str:
     """``sentence`` with its first letter in upper case."""
@@ -60,7 +62,7 @@ def _metric(metric: Mapping[str, Any], scheme: str) -> Element:
                     html.Div(
                         [
                             html.Strong(capital(metric["label"])),
-                            badge("primary", "accent") if metric["role"] == "primary" else None,
+                            _ROLES.get(metric["role"]) and badge(*_ROLES[metric["role"]]),
                         ],
                         className="badges",
                     ),

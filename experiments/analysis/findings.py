@@ -16,7 +16,7 @@ from experiments.analysis.committed import Committed
 from experiments.analysis.estimate import Estimate
 from experiments.analysis.levels import level_of
 from experiments.analysis.moment import Moment
-from experiments.analysis.outlook import outlook
+from experiments.analysis.outlook import outlook, span
 from experiments.analysis.verdict import judge
 from experiments.experiment import Experiment, Variant
 from experiments.metrics import Metric
@@ -93,21 +93,13 @@ def waiting_for(experiment: Experiment, records: Mapping[str, int], moment: Mome
         wanted = timedelta(seconds=experiment.minimum_duration_s)
         ran = (moment.until or moment.as_of) - moment.started_at
         if ran < wanted:
-            return f"it has run for {_span(ran)} of at least {_span(wanted)}"
+            return f"it has run for {span(ran)} of at least {span(wanted)}"
     if experiment.minimum_events:
         for variant in experiment.variants:
             seen = records.get(variant.name, 0)
             if seen < experiment.minimum_events:
                 return f"{variant.name} has {seen:,} of at least {experiment.minimum_events:,} records"
     return None
-
-
-def _span(length: timedelta) -> str:
-    seconds = max(length.total_seconds(), 0.0)
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def comparison_of(

@@ -213,12 +213,14 @@ def _words(
         allowed = (
             "none" if not guardrail.tolerance else harm_size(metric, guardrail.on_scale(guardrail.tolerance))
         )
-        return f"{metric.label} is {amount}; the evidence is {shown} to 1 for more harm than {allowed}"
-    bound = "not bounded yet" if not math.isfinite(found.upper) else harm_size(metric, found.upper)
+        return f"{amount}, and the evidence for more harm than {allowed} is {shown} to 1"
+    bound = harm_size(metric, found.upper)
     allowed = harm_size(metric, margin)
     if found.upper < margin:
-        return f"{metric.label} is at most {bound} worse, and {allowed} is allowed"
-    return f"{metric.label} may still be {bound} worse, and {allowed} is allowed"
+        return f"at most {bound} worse, where {allowed} would be allowed"
+    if not math.isfinite(found.upper):
+        return f"there is too little traffic to bound the harm, and {allowed} would be allowed"
+    return f"may still be {bound} worse, where {allowed} would be allowed"
 
 
 def harm_words(metric: Metric, guardrail: Guardrail, harm: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scipy.optimize import brentq
 
@@ -46,14 +46,22 @@ def rests_on(
         arms = "answers of both to the same requests"
     ran = ""
     if started_at is not None:
-        hours = max((until - started_at).total_seconds(), 0.0) / 3600
-        ran = f" in {hours / 24:.3g} days" if hours >= 48 else f" in {hours:.3g} hours"
+        ran = f" in {span(until - started_at)}"
     how = (
         f"{experiment.committed_looks} planned looks (group sequential)"
         if experiment.committed_looks
         else "any number of looks (always valid)"
     )
     return f"{units:,} {noun}s{ran} ({arms}); at most {experiment.alpha * 100:g} % wrong verdicts over {how}."
+
+
+def span(length: timedelta) -> str:
+    """``3 days``, ``2.5 hours``, ``40 seconds``."""
+    seconds = max(length.total_seconds(), 0.0)
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def would_change(

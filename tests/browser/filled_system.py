@@ -22,8 +22,11 @@ from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
 from evaluators.run_history import RunHistory
 from experiments.api import ExperimentControl
+from experiments.decision_log import DecisionLog, Entry
 from experiments.experiment import Experiment, Variant, experiment_from_dict
+from experiments.guardrail import Guardrail
 from experiments.lifecycle import Lifecycle
+from experiments.ramp import Ramp, Step
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
 from relabel.selection import Rule, Selector
@@ -63,10 +66,14 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
         unit="user",
         salt="cooler-answers",
         planned_units=2_000,
+        guardrails=(Guardrail("error_rate", margin=0.05), Guardrail("latency_ms", margin=0.5)),
     )
     lifecycle = Lifecycle(database, clock)
+    log = DecisionLog(database, clock)
     if not lifecycle.standings():
         lifecycle.create(experiment, by="ann")
+        lifecycle.create(_canary(), by="ann")
+        _decide(log)
     services = ConsoleServices(
         catalog=catalog,
         database=database,
@@ -78,7 +85,7 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
             parse=experiment_from_dict,
             promote=lambda name, by, reason: lifecycle.stop(name, by, "promoted", reason),
             abort=lambda name, by, reason: lifecycle.stop(name, by, "aborted", reason),
-            decisions=lambda _name, _limit: [],
+            decisions=lambda name, limit: [each.to_dict() for each in log.history(name, limit=limit)],
         ),
         queue=CaseQueue(database, clock),
         endpoints=(
@@ -95,6 +102,36 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
     if records:
         _fill(services, records, random.Random(seed))
     return services
+
+
+def _canary() -> Experiment:
+    """At its second step, with no traffic yet."""
+    return Experiment(
+        name="summaries-v4",
+        endpoint="summaries",
+        kind="canary",
+        control=Variant("v3", "llama-small-t05", 95.0),
+        treatments=(Variant("v4", "llama-small-v4", 5.0),),
+        primary_metric="success_rate",
+        secondary_metrics=("latency_ms",),
+        guardrails=(Guardrail("error_rate", margin=0.01),),
+        rollout=Ramp((Step(5, 1800, 500), Step(25, 3600, 2_000), Step(50, 3600, 5_000))),
+    )
+
+
+def _decide(log: DecisionLog) -> None:
+    for decision, reason, applied in (
+        ("advance", "10,212 records and every guardrail holds; next 25 %", True),
+        (
+            "insufficient_data",
+            "412 of 2,000 records since 14:20; no traffic neither advances nor fails it",
+            False,
+        ),
+    ):
+        log.append(
+            "summaries-v4",
+            Entry(decision, "rollout", 0, 0, False, applied, reason, {"cause": "example"}),
+        )
 
 
 def _fill(services: ConsoleServices, records: int, random_: random.Random) -> None:

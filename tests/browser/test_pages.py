@@ -187,11 +187,22 @@ def test_payload_is_never_interpreted(tab: Tab, filled: Served) -> None:
 
 def test_experiment_shows_every_metric(tab: Tab, filled: Served) -> None:
     page = show(tab, filled, "/experiments", WITH_DATA["/experiments"])
-    expect(page.locator(".metric")).to_have_count(5)
-    expect(page.locator(".metric-plot .js-plotly-plot")).to_have_count(5)
+    expect(page.locator(".metric")).to_have_count(6)
+    expect(page.locator(".metric-plot .js-plotly-plot")).to_have_count(6)
+    expect(page.get_by_role("region", name="Guardrails").get_by_role("row")).to_have_count(3)
+    expect(page.locator(".verdict-basis")).to_contain_text("wrong verdicts over any number of looks")
     expect(page.locator(".verdict-sentence")).to_contain_text("perplexity")
     page.locator("#experiments-look").click()
     expect(page.get_by_text("looked just now")).to_be_visible()
+
+
+def test_a_canary_shows_its_steps_and_its_decisions_before_any_traffic(tab: Tab, filled: Served) -> None:
+    page = show(tab, filled, "/experiments?endpoint=summaries", "text=has no exposures yet")
+    expect(page.locator(".rollout-steps li")).to_have_count(3)
+    expect(page.locator(".rollout-steps li[aria-current]")).to_contain_text("5 %")
+    decisions = page.get_by_role("region", name="Decisions")
+    expect(decisions.get_by_role("row")).to_have_count(3)
+    expect(decisions).to_contain_text("not enough data")
 
 
 def test_failure_of_a_read_keeps_the_page(tab: Tab, filled: Served) -> None:

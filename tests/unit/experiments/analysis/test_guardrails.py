@@ -66,7 +66,7 @@ def test_a_harmful_canary_is_caught_with_exact_evidence() -> None:
     assert (found.state, found.method) == ("breached", "exact e-process")
     assert found.running_log_e is not None
     assert found.running_log_e >= found.threshold == pytest.approx(math.log(20))
-    assert "to 1 for more harm than none" in found.reason
+    assert "and the evidence for more harm than none is " in found.reason
     assert "6.5 points worse" in found.reason
 
 
@@ -77,7 +77,7 @@ def test_an_equal_canary_is_cleared_once_the_bound_is_under_the_margin() -> None
     assert early.upper is not None
     assert late.upper is not None
     assert late.upper < 0.02 < early.upper
-    assert late.reason.endswith("and 2 points is allowed")
+    assert late.reason.endswith("where 2 points would be allowed")
 
 
 def test_a_canary_without_any_failure_can_be_cleared() -> None:
