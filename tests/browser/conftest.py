@@ -86,7 +86,7 @@ def served(services: ConsoleServices) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A console over a day of traffic."""
-    with served(build(tmp_path_factory.mktemp("filled"), SystemClock(), records=900)) as console:
+    with served(build(tmp_path_factory.mktemp("filled"), SystemClock(), records=900, canary=True)) as console:
         yield console
 
 

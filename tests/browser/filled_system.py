@@ -49,8 +49,12 @@ def uuid7(moment: datetime, random_: random.Random) -> str:
     return str(uuid.UUID(int=value))
 
 
-def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> ConsoleServices:
-    """Services over ``root``; with ``records`` = 0 everything is there but the data."""
+def build(
+    root: Path, clock: Clock, *, records: int = 2400, seed: int = 7, canary: bool = False
+) -> ConsoleServices:
+    """Services over ``root``; with ``records`` = 0 everything is there but the data, and with ``canary`` a rollout that waits
+    for traffic.
+    """
     root.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{root / 'servelens.db'}")
     database.create_tables()
@@ -72,8 +76,9 @@ def build(root: Path, clock: Clock, *, records: int = 2400, seed: int = 7) -> Co
     log = DecisionLog(database, clock)
     if not lifecycle.standings():
         lifecycle.create(experiment, by="ann")
-        lifecycle.create(_canary(), by="ann")
-        _decide(log)
+        if canary:
+            lifecycle.create(_canary(), by="ann")
+            _decide(log)
     services = ConsoleServices(
         catalog=catalog,
         database=database,

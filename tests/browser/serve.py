@@ -17,7 +17,9 @@ from tests.browser.filled_system import build
 
 def main() -> None:
     folder, port, records = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    services = build(folder, SystemClock(), records=0 if (folder / "servelens.db").exists() else records)
+    services = build(
+        folder, SystemClock(), records=0 if (folder / "servelens.db").exists() else records, canary=True
+    )
     uvicorn.run(create_console(services), host="127.0.0.1", port=port, log_level="warning")
 
 

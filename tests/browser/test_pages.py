@@ -191,7 +191,8 @@ def test_experiment_shows_every_metric(tab: Tab, filled: Served) -> None:
     expect(page.locator(".metric-plot .js-plotly-plot")).to_have_count(6)
     expect(page.get_by_role("region", name="Guardrails").get_by_role("row")).to_have_count(3)
     expect(page.locator(".verdict-basis")).to_contain_text("wrong verdicts over any number of looks")
-    expect(page.locator(".verdict-sentence")).to_contain_text("perplexity")
+    expect(page.locator(".verdict-sentence")).to_contain_text("breaks the guardrail on typical latency")
+    expect(page.locator(".verdict-more")).to_contain_text("perplexity")
     page.locator("#experiments-look").click()
     expect(page.get_by_text("looked just now")).to_be_visible()
 
