@@ -1,4 +1,5 @@
 """Looks at every live experiment and lets those that may act do so: canaries up and down their ramps, bandits to new weights.
+One that has ended is looked at once more, so that its last report is of all its records.
 
 Invariant: an experiment that cannot be looked at stands in nobody else's way. What failed is raised at the end, all of it,
 so that the schedule shows it.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from experiments.analysis.analyzer import Analyzer
@@ -23,6 +25,8 @@ from servelens.errors import ServelensError, Unavailable
 logger = logging.getLogger(__name__)
 
 _KINDS_THAT_ACT: Final = ("canary", "bandit")
+# What was answered before the end is in the tables within seconds, and feedback and scores may take longer.
+_ON_THEIR_WAY: Final = timedelta(minutes=1)
 
 
 class ExperimentRunner:
@@ -49,7 +53,7 @@ class ExperimentRunner:
         self._rollouts.recover()
         lines, failures = [], []
         for standing in self._lifecycle.standings():
-            if not standing.is_live:
+            if not (standing.is_live or self._lacks_its_last_look(standing)):
                 continue
             if stop is not None and stop.is_set():
                 break
@@ -62,10 +66,19 @@ class ExperimentRunner:
             raise Unavailable("; ".join(failures))
         return "\n".join(lines)
 
+    def _lacks_its_last_look(self, standing: Standing) -> bool:
+        """Whether it has ended, and nobody has looked since. Records may still be on their way for a moment."""
+        if standing.stopped_at is None or standing.started_at is None:
+            return False
+        if self._clock.now() - standing.stopped_at < _ON_THEIR_WAY:
+            return False
+        latest = self._store.latest(standing.experiment.name)
+        return latest is None or latest["state"] != "stopped"
+
     def _look(self, standing: Standing) -> str:
         experiment = standing.experiment
         report = self._analyzer_for(experiment.endpoint).analyze(experiment.name)
-        if experiment.kind not in _KINDS_THAT_ACT:
+        if not standing.is_live or experiment.kind not in _KINDS_THAT_ACT:
             return report.verdict
         # Whoever changed it while the tables were read is to be heard.
         standing = self._lifecycle.standing(experiment.name)

@@ -61,7 +61,12 @@ class Analyzer:
             scores_version=self._tables.scores.version(),
             feedback_version=self._tables.feedback.version(),
         )
-        measurements = self._measurer.measure(
+        measurer = self._measurer
+        if registered.state == "stopped":
+            # Nothing new will come: what was kept from look to look is of no more use, and holds a row a unit.
+            measurer.discard(name)
+            measurer = Measurer(self._tables, None)
+        measurements = measurer.measure(
             experiment,
             versions=Versions(moment.payload_version, moment.scores_version, moment.feedback_version),
             as_of=moment.as_of,

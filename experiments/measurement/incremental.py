@@ -7,6 +7,7 @@ cannot be sure of is measured anew (:mod:`experiments.measurement.look`); and a 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -76,12 +77,21 @@ class Measurer:
         )
         if self._folder is None:
             return look.measurements(look.everything(None, None))
-        folder = StateFolder(self._folder / hashlib.sha256(experiment.name.encode()).hexdigest()[:16])
+        folder = self._state_folder(experiment.name)
         try:
             with folder.locked():
                 return look.measurements(_next(look, folder.read(), folder))
         except OSError as error:
             raise Unavailable(f"the state in {folder.folder} cannot be kept: {error}") from error
+
+    def discard(self, name: str) -> None:
+        """Remove what is kept of the experiment called ``name``: it has ended, so no later look would go on from it."""
+        if self._folder is not None:
+            shutil.rmtree(self._state_folder(name).folder, ignore_errors=True)
+
+    def _state_folder(self, name: str) -> StateFolder:
+        assert self._folder is not None
+        return StateFolder(self._folder / hashlib.sha256(name.encode()).hexdigest()[:16])
 
 
 def _next(look: Look, known: State | None, folder: StateFolder) -> State:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 _MOST_DELTAS: Final = 8
 # Times the base: as many rows of deltas as that are worth writing the base anew.
-_LARGEST_DELTAS: Final = 0.5
+_LARGEST_DELTAS: Final = 1.0
 
 
 class Damaged(Exception):
@@ -111,10 +111,14 @@ def _places(
 
 def _newest(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The rows of all units, each from the last frame that has it."""
-    kept = frames[-1]
-    for older in reversed(frames[:-1]):
-        kept = pl.concat([kept, older.join(kept.select("unit"), on="unit", how="anti")])
-    return kept.sort("unit")
+    rows = pl.concat(frames)
+    units, ages = rows["unit"].to_numpy(), np.repeat(np.arange(len(frames)), [len(frame) for frame in frames])
+    order = np.argsort(units, kind="stable")  # the frames are sorted, so this merges them
+    units, ages = units[order], ages[order]
+    ends = np.flatnonzero(np.append(units[1:] != units[:-1], True)) if len(units) else order
+    newest = np.repeat(ages[ends], np.diff(ends, prepend=-1))
+    found: pl.DataFrame = rows[order[ages == newest]]
+    return found
 
 
 def _frame(batch: pa.RecordBatch) -> pl.DataFrame:

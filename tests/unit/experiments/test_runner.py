@@ -57,6 +57,7 @@ class Round:
     """A scheduler's parts over real tables and a real database; promotions are written down."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.clock = ManualClock(START + timedelta(hours=1))
         self.database = Database(f"sqlite:///{folder / 'servelens.db'}")
         self.database.create_tables()
@@ -142,6 +143,14 @@ def test_a_good_canary_goes_up_and_takes_the_champions_place(scene: Round) -> No
     assert promoted.decision == "promote"
     assert promoted.evidence["versions"]["payload"] is not None
     assert promoted.evidence["code_version"] == code_version()
+    assert scene.runner.run() == "", "its last records may still be on their way"
+    assert list((scene.folder / "state").iterdir())
+    scene.clock.advance(61)
+    assert scene.runner.run().startswith("v8: ")
+    latest = scene.store.latest("v8")
+    assert latest is not None
+    assert latest["state"] == "stopped"
+    assert list((scene.folder / "state").iterdir()) == [], "nothing that a later look could go on from"
     assert scene.runner.run() == "", "what has ended is looked at no more"
 
 
