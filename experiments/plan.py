@@ -34,6 +34,7 @@ from experiments.statistics.power import (
     guardrail_plan,
     one_look,
     plan,
+    units_in,
 )
 from experiments.statistics.statistic import Moments
 from servelens.errors import Invalid
@@ -59,7 +60,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class MetricPlan:
-    """One metric and treatment. ``detectable`` is the smallest relative change that the planned units find; null where
+    """One metric and treatment. ``detectable`` is the smallest relative change that the planned units or days find; null where
     nothing was planned. ``reason`` says why there is no plan.
     """
 
@@ -85,6 +86,7 @@ class ExperimentPlan:
     power: float
     alpha: float
     planned_units: int | None
+    run_days: float | None
     metrics: tuple[MetricPlan, ...]
     guardrails: tuple[MetricPlan, ...]
 
@@ -102,8 +104,10 @@ def make_plan(
     effect: float = DEFAULT_EFFECT,
     power: float = DEFAULT_POWER,
     days: float = DEFAULT_DAYS,
+    run_days: float | None = None,
 ) -> ExperimentPlan:
-    """Plan ``experiment`` from the last ``days`` of its endpoint's traffic.
+    """Plan ``experiment`` from the last ``days`` of its endpoint's traffic; with ``run_days`` say what so many days of it
+    find, else what the ``planned_units`` do.
 
     Raises :class:`~servelens.errors.Invalid`, naming the field, for an impossible effect, power or window, and
     :class:`~servelens.errors.Unavailable` when the tables cannot be read.
@@ -127,8 +131,9 @@ def make_plan(
         power=power,
         alpha=experiment.alpha,
         planned_units=experiment.planned_units,
+        run_days=run_days,
         metrics=tuple(
-            _metric_plan(experiment, name, treatment, recent[name], days, effect, power)
+            _metric_plan(experiment, name, treatment, recent[name], days, effect, power, run_days)
             for name in (*experiment.primary_metrics, *experiment.secondary_metrics)
             for treatment in treatments
         ),
@@ -168,6 +173,7 @@ def _metric_plan(
     days: float,
     effect: float,
     power: float,
+    run_days: float | None,
 ) -> MetricPlan:
     metric = metric_for(name)
     if metric.kind == "quantile":
@@ -184,7 +190,8 @@ def _metric_plan(
             _need(design, plan(found, split, wanted, looks, power))
             for design, looks in _designs(split, level)
         )
-        detectable = _detectable(experiment, found, split, treatment, level, power, increase=wanted > 0)
+        units = experiment.planned_units if run_days is None else units_in(run_days, found, split)
+        detectable = _detectable(units, found, split, level, power, increase=wanted > 0)
     except Invalid as error:
         return _unplanned(name, treatment, error.message)
     return MetricPlan(name, metric.label, treatment.name, _shown(found), needs, detectable, None)
@@ -237,19 +244,18 @@ def _split(experiment: Experiment, treatment: Variant) -> Split:
 
 
 def _detectable(
-    experiment: Experiment,
+    units: int | None,
     found: Baseline,
     split: Split,
-    treatment: Variant,
     level: float,
     power: float,
     *,
     increase: bool,
 ) -> float | None:
-    if experiment.planned_units is None:
+    if not units:
         return None
     looks = always_valid_looks(split, level)
-    change = detectable_effect(found, split, experiment.planned_units, looks, power, increase=increase)
+    change = detectable_effect(found, split, units, looks, power, increase=increase)
     return change if math.isfinite(change) else None
 
 

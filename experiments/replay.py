@@ -64,7 +64,7 @@ def replay(report: Mapping[str, Any], tables: EndpointTables) -> Replay:
         again = _again(report, basis, tables)
     except (Missing, Unavailable) as error:
         return _gone(report, basis["code_version"], _words(error))
-    differences = tuple(_differences("", _compared(report), _compared(again)))
+    differences = tuple(compare("", _compared(report), _compared(again)))
     return Replay(
         experiment=report["experiment"],
         as_of=report["as_of"],
@@ -104,13 +104,14 @@ def _compared(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name not in _NOT_COMPARED}
 
 
-def _differences(path: str, reported: Any, replayed: Any) -> Iterator[Difference]:
+def compare(path: str, reported: Any, replayed: Any) -> Iterator[Difference]:
+    """Where two JSON-able values are not the same, but for the last digits of numbers."""
     if isinstance(reported, Mapping) and isinstance(replayed, Mapping):
         for name in sorted({*reported, *replayed}):
-            yield from _differences(f"{path}.{name}".lstrip("."), reported.get(name), replayed.get(name))
+            yield from compare(f"{path}.{name}".lstrip("."), reported.get(name), replayed.get(name))
     elif isinstance(reported, list) and isinstance(replayed, list) and len(reported) == len(replayed):
         for index, pair in enumerate(zip(reported, replayed, strict=True)):
-            yield from _differences(f"{path}[{index}]", *pair)
+            yield from compare(f"{path}[{index}]", *pair)
     elif not _same(reported, replayed):
         yield Difference(path, reported, replayed)
 

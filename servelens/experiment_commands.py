@@ -140,12 +140,25 @@ def decisions(config: Path, name: str, limit: int, as_json: bool) -> None:
 @click.option("--effect", default=0.05, show_default=True, help="Relative change to find, 0.05 for 5 %.")
 @click.option("--power", default=0.8, show_default=True, help="Probability to find it.")
 @click.option("--days", default=7.0, show_default=True, help="Days of recent traffic to plan from.")
+@click.option(
+    "--run-days", type=float, default=None, help="Say what so many days find, instead of the planned units."
+)
 @_as_json
-def plan(config: Path, experiment: str, effect: float, power: float, days: float, as_json: bool) -> None:
+def plan(
+    config: Path,
+    experiment: str,
+    effect: float,
+    power: float,
+    days: float,
+    run_days: float | None,
+    as_json: bool,
+) -> None:
     """Say how many units and days the experiment NAME, or the one in the YAML FILE, needs."""
     from servelens.processes.experiment_plan import run
 
-    sys.exit(run(config, experiment, effect=effect, power=power, days=days, as_json=as_json))
+    sys.exit(
+        run(config, experiment, effect=effect, power=power, days=days, run_days=run_days, as_json=as_json)
+    )
 
 
 @experiment.command()
@@ -156,8 +169,8 @@ def plan(config: Path, experiment: str, effect: float, power: float, days: float
 )
 @_as_json
 def replay(config: Path, name: str, looks: int, as_json: bool) -> None:
-    """Compute kept reports of the experiment NAME again from the table versions that they name. Exit status 1 when one
-    comes out differently or cannot be computed any more.
+    """Compute kept reports of the experiment NAME again from the table versions that they name, and take its decisions again.
+    Exit status 1 when one comes out differently or cannot be computed any more.
     """
     from servelens.processes.experiment_replay import run
 

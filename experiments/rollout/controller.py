@@ -25,7 +25,7 @@ from experiments.experiment import Experiment
 from experiments.ramp import Webhook
 from experiments.report import plain
 from experiments.rollout.decision import Cause, Decision, Progress, decide
-from experiments.rollout.evidence import Look, evidence_of, to_json
+from experiments.rollout.evidence import DECIDED_ON, Look, evidence_of, to_json
 from experiments.rollout.lifecycle import OUTCOMES, Lifecycle, Promote, Standing
 from experiments.rollout.webhooks import Answer, Webhooks, decision_id
 from servelens.clock import Clock
@@ -77,8 +77,9 @@ class Controller:
         if standing.state not in _LIVE:
             return Decision("hold", standing.step, "ended", f"the experiment is {_state_words(standing)}")
         evidence = evidence_of(experiment, look)
-        decision = decide(ramp, _progress(standing), evidence, self._clock.now())
-        kept = to_json(evidence, look, self._code_version)
+        progress, now = _progress(standing), self._clock.now()
+        decision = decide(ramp, progress, evidence, now)
+        kept = to_json(ramp, progress, evidence, now, look, self._code_version)
         if ramp.dry_run or not decision.changes:
             self._log.append(experiment.name, _entry(standing, decision, ACTOR, kept, dry_run=ramp.dry_run))
             return decision
@@ -276,7 +277,7 @@ class Controller:
         evidence = {
             name: value
             for name, value in entry.evidence.items()
-            if name not in ("progress", "webhooks", "weights", "since", "looks")
+            if name not in ("progress", "webhooks", "weights", "since", "looks", DECIDED_ON)
         }
         document: dict[str, Any] = plain(
             {

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail
 from experiments.metrics import metric_for
+from experiments.ramp import Ramp
 from experiments.report import GuardrailResult, SampleRatio
-from experiments.rollout.decision import Evidence
+from experiments.rollout.decision import Evidence, Progress
+
+DECIDED_ON: Final = "decided_on"
 
 
 class Look(Protocol):
@@ -66,9 +70,24 @@ def evidence_of(experiment: Experiment, look: Look | None) -> Evidence:
     )
 
 
-def to_json(evidence: Evidence, look: Look | None, code_version: str) -> dict[str, Any]:
-    """What the log keeps of it: the numbers, the tables' versions and the code's."""
+def to_json(
+    ramp: Ramp, progress: Progress, evidence: Evidence, now: datetime, look: Look | None, code_version: str
+) -> dict[str, Any]:
+    """What the log keeps of it: the numbers, the tables' versions and the code's, and under ``decided_on`` the rest of what
+    was decided on, so that the decision can be taken again (:mod:`experiments.replay_decisions`).
+    """
     return {
+        DECIDED_ON: {
+            "ramp": asdict(ramp),
+            "progress": asdict(progress),
+            "now": now,
+            "control": evidence.control,
+            "treatment": evidence.treatment,
+            "sample_ratio_ok": evidence.sample_ratio_ok,
+            "sample_ratio_reason": evidence.sample_ratio_reason,
+            "as_of": evidence.as_of,
+            "falling": sorted(evidence.falling),
+        },
         "guardrails": evidence.guardrails,
         "step_events": evidence.step_events,
         "sample_ratio": None if look is None else look.sample_ratio,

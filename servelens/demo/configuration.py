@@ -72,6 +72,7 @@ def write_configuration(
                 "treatments": [{"served_entity": "challenger", "weight": 50}],
                 "primary_metric": "score:perplexity",
                 "secondary_metrics": ["latency_ms", "success_rate", "score:toxicity"],
+                "guardrails": [{"metric": "latency_ms", "margin": 0.5}],
                 "planned_units": 40,
             }
         ],

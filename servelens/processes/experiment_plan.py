@@ -26,7 +26,16 @@ from servelens.settings import Settings
 from servelens.settings_file import load_settings
 
 
-def run(config: Path, what: str, *, effect: float, power: float, days: float, as_json: bool) -> int:
+def run(
+    config: Path,
+    what: str,
+    *,
+    effect: float,
+    power: float,
+    days: float,
+    run_days: float | None,
+    as_json: bool,
+) -> int:
     """Plan the experiment of that name, or the one in that YAML file, and print what it needs."""
     settings = load_settings(config)
     database = build_database(settings)
@@ -35,7 +44,9 @@ def run(config: Path, what: str, *, effect: float, power: float, days: float, as
         endpoints = open_endpoint_store(settings, database, clock)
         experiment = _experiment(settings, database, endpoints, what)
         tables = build_catalog(settings, endpoints).tables(experiment.endpoint)
-        plan = make_plan(experiment, tables, clock.now(), effect=effect, power=power, days=days)
+        plan = make_plan(
+            experiment, tables, clock.now(), effect=effect, power=power, days=days, run_days=run_days
+        )
     finally:
         database.dispose()
     if as_json:
@@ -75,9 +86,11 @@ def _show(plan: ExperimentPlan) -> None:
     console.print(table)
     for each in plan.metrics:
         if each.detectable is not None:
+            given = (
+                f"{plan.planned_units:,} {plan.unit}s" if plan.run_days is None else f"{plan.run_days:g} days"
+            )
             console.print(
-                f"With the planned {plan.planned_units:,} {plan.unit}s, a change of {each.detectable * 100:+.3g} % in "
-                f"{each.label} is found."
+                f"With {given}, a change of {each.detectable * 100:+.3g} % in {each.label} is found."
             )
 
 

@@ -72,6 +72,8 @@ def test_the_planned_units_say_what_can_be_found(recent: EndpointTables) -> None
     assert large.detectable is not None
     assert -1 < small.detectable < large.detectable < 0, "faster is what one hopes for"
     assert _planned(recent, experiment(planned_units=None)).metrics[0].detectable is None
+    days = _planned(recent, experiment(planned_units=None), run_days=400 / 140).metrics[0].detectable
+    assert days == pytest.approx(small.detectable, rel=0.01), "a day brings 140 users with a latency"
 
 
 def test_a_canary_is_planned_by_its_guardrails(recent: EndpointTables) -> None:

@@ -22,6 +22,7 @@ from experiments.experiment import Variant
 from experiments.guardrail import Guardrail
 from experiments.lifecycle import Lifecycle
 from experiments.ramp import Bandit, Ramp, Step
+from experiments.replay_decisions import replay_decision
 from experiments.rollout.controller import Controller
 from experiments.rollout.webhooks import Webhooks
 from experiments.runner import ExperimentRunner
@@ -143,6 +144,9 @@ def test_a_good_canary_goes_up_and_takes_the_champions_place(scene: Round) -> No
     assert promoted.decision == "promote"
     assert promoted.evidence["versions"]["payload"] is not None
     assert promoted.evidence["code_version"] == code_version()
+    for each in scene.log.history("v8"):
+        again = replay_decision(each, scene.store.history("v8", limit=1000))
+        assert (again.outcome, again.differences) == ("agrees", ())
     assert scene.runner.run() == "", "its last records may still be on their way"
     assert list((scene.folder / "state").iterdir())
     scene.clock.advance(61)
@@ -179,11 +183,29 @@ def test_a_bandit_moves_when_it_is_time_and_says_why(scene: Round) -> None:
     (moved,) = scene.log.history("warmth")
     assert (moved.decision, moved.by, moved.applied) == ("reweight", "bandit", True)
     assert "challenger 50 → " in moved.reason
+    again = replay_decision(moved, scene.store.history("warmth"))
+    assert (again.outcome, again.with_report) == ("agrees", True)
+    assert replay_decision(moved, []).outcome == "gone"
     scene.lifecycle.pause("warmth", by="ann")
     scene.traffic("warmth", 400, rates)
     scene.clock.advance(500)
     scene.runner.run()
     assert scene.lifecycle.standing("warmth").experiment.phase == 1, "a pause holds the weights"
+
+
+def test_a_decision_that_does_not_follow_from_its_numbers_is_noticed(scene: Round) -> None:
+    scene.lifecycle.create(CANARY, by="ann")
+    scene.traffic("v8", 1500, {"champion": 0.02, "challenger": 0.2})
+    scene.runner.run()
+    (decided,) = scene.log.history("v8")
+    reports = scene.store.history("v8")
+    assert replay_decision(decided, reports).outcome == "agrees"
+    invented = replace(decided, decision="promote")
+    assert [each.path for each in replay_decision(invented, reports).differences] == ["decision"]
+    numbers = {**decided.evidence["guardrails"][0], "harm": 0.5}
+    changed = replace(decided, evidence={**decided.evidence, "guardrails": [numbers]})
+    assert [each.path for each in replay_decision(changed, reports).differences] == ["guardrails[0].harm"]
+    assert replay_decision(replace(decided, by="ann"), reports).outcome == "person"
 
 
 def test_one_that_cannot_be_looked_at_stands_in_nobody_elses_way(scene: Round) -> None:
