@@ -256,7 +256,8 @@ def _detectable(
         return None
     looks = always_valid_looks(split, level)
     change = detectable_effect(found, split, units, looks, power, increase=increase)
-    return change if math.isfinite(change) else None
+    # No average of positive values falls by all of itself.
+    return change if math.isfinite(change) and change > -1 else None
 
 
 def _shown(found: Baseline) -> float:

@@ -73,7 +73,7 @@ def _show(plan: ExperimentPlan) -> None:
     console = Console()
     console.print(
         f"{plan.experiment} on {plan.endpoint}: {plan.units_per_day:,.0f} {plan.unit}s a day over the last "
-        f"{plan.window_days:g} days.\nTo find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % "
+        f"{'day' if plan.window_days == 1 else f'{plan.window_days:g} days'}.\nTo find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % "
         f"(alpha {plan.alpha:g}):"
     )
     table = Table()
