@@ -71,10 +71,10 @@ def _experiment(settings: Settings, database: Database, endpoints: EndpointStore
 
 def _show(plan: ExperimentPlan) -> None:
     console = Console()
+    window = "day" if plan.window_days == 1 else f"{plan.window_days:g} days"
     console.print(
-        f"{plan.experiment} on {plan.endpoint}: {plan.units_per_day:,.0f} {plan.unit}s a day over the last "
-        f"{'day' if plan.window_days == 1 else f'{plan.window_days:g} days'}.\nTo find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % "
-        f"(alpha {plan.alpha:g}):"
+        f"{plan.experiment} on {plan.endpoint}: {plan.units_per_day:,.0f} {plan.unit}s a day over the last {window}.\n"
+        f"To find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % (alpha {plan.alpha:g}):"
     )
     table = Table()
     for head in ("metric", "treatment", "now", "design", f"{plan.unit}s", "days", "half of the time by"):
