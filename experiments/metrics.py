@@ -110,11 +110,11 @@ def _plain(name: str) -> Metric:
     known = _METRICS.get(name)
     if known is not None:
         return known
-    for prefix, unit, better in ((_SCORE, "score", None), (_FEEDBACK, "feedback", "higher")):
-        what = name.removeprefix(prefix)
-        if what and what != name:
-            label = f"average {what}" if prefix == _SCORE else f"average feedback '{what}'"
-            return Metric(name, label, "mean", "plain", unit, better)  # type: ignore[arg-type]
+    evaluator, feedback = name.removeprefix(_SCORE), name.removeprefix(_FEEDBACK)
+    if evaluator and evaluator != name:
+        return Metric(name, f"average {evaluator}", "mean", "plain", "score", None)
+    if feedback and feedback != name:
+        return Metric(name, f"average feedback '{feedback}'", "mean", "plain", "feedback", "higher")
     names = ", ".join(sorted(set(_METRICS) - {"score:perplexity", "score:toxicity"}))
     raise Invalid(
         f"there is no metric {name!r}",

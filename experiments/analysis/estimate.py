@@ -135,14 +135,17 @@ def of_effect(
             always = AlwaysValid(p_value, always.low, always.high, always.critical, always.r)
             ratio = rate_ratio(events, level)
     key = (metric.name, treatment.name)
-    running = memory.lower_p(*key, p_value, found.difference) if trusted else memory.running_p(*key)
+    known = trusted and not math.isnan(p_value)
+    running = memory.lower_p(*key, p_value, found.difference) if known else memory.running_p(*key)
+    # Sums without what history explains are no counts, also when the metric is a rate.
+    fixed = fixed_horizon(metric if variance_removed is None else replace(metric, kind="mean"), found, level)
     fixed_se = found.fixed.se
     return Estimate(
         metric=metric,
         treatment_name=treatment.name,
         control=found.control,
         treatment=found.treatment,
-        fixed=fixed_horizon(metric, found, level),
+        fixed=fixed,
         always=always,
         lift=relative,
         log_e=log_e,
@@ -189,16 +192,24 @@ def strata_of(
     return strata, crossings
 
 
+def has_returning(measured: Measured, *variants: str) -> bool:
+    """Whether a unit of one of ``variants`` in one phase is one of them in another, too."""
+    return any(
+        first in variants and second in variants and sums.records_records > 0
+        for ((_, first), (_, second)), sums in measured.cross.items()
+    )
+
+
 def event_counts(
     measurements: Measurements, measured: Measured, control: str, treatment: str
 ) -> list[EventCounts] | None:
     """The failures of both arms in each phase, where they are independent draws with logged probabilities.
 
-    ``None`` where units have several records, where some records have no value (whose number may depend on the
-    variant), or where a phase's probabilities are not known.
+    ``None`` where units have several records, in one phase or in several, where some records have no value (whose number
+    may depend on the variant), or where a phase's probabilities are not known.
     """
     metric = measured.metric
-    if metric.value not in _ALWAYS_MEASURED:
+    if metric.value not in _ALWAYS_MEASURED or has_returning(measured, control, treatment):
         return None
     counts = []
     for phase in sorted({phase for phase, _ in measured.cells}):

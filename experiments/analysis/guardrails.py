@@ -15,9 +15,9 @@ Methods: the exact one-sided e-process where failures are independent draws with
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from experiments.analysis.estimate import event_counts, frozen_r, strata_of
+from experiments.analysis.estimate import event_counts, frozen_r, has_returning, strata_of
 from experiments.analysis.levels import guardrail_level
 from experiments.analysis.memory import Memory
 from experiments.analysis.quantile_estimate import quantile_bounds
@@ -27,7 +27,7 @@ from experiments.measurement.measured import Measured, Measurements
 from experiments.metrics import Metric, metric_for
 from experiments.report import GuardrailResult
 from experiments.statistics.bernoulli import lower_bound, upper_bound
-from experiments.statistics.e_process import one_sided_log_e
+from experiments.statistics.e_process import Alternative, one_sided_log_e
 from experiments.statistics.effect import Effect, Stratum, Undecided, effect
 from experiments.statistics.one_sided import guardrail as one_sided_guardrail
 from experiments.statistics.statistic import Moments
@@ -82,30 +82,28 @@ def guardrail_result(
         known = memory.lower_p(*key, math.exp(-min(max(found.log_e, 0.0), _MOST_LOG_E)), found.harm)
     running_log_e = None if known is None else -math.log(known.p_value)
     breached = running_log_e is not None and running_log_e >= threshold
-    shown = {
-        "metric": metric.name,
-        "label": metric.label,
-        "treatment": treatment.name,
-        "scale": metric.scale,
-        "unit": metric.unit,
-        "margin": margin,
-        "tolerance": tolerance,
-        "running_log_e": running_log_e,
-        "threshold": threshold,
-    }
+    unknown = GuardrailResult(
+        metric=metric.name,
+        label=metric.label,
+        treatment=treatment.name,
+        scale=metric.scale,
+        unit=metric.unit,
+        margin=margin,
+        tolerance=tolerance,
+        harm=None,
+        upper=None,
+        log_e=None,
+        running_log_e=running_log_e,
+        threshold=threshold,
+        state="breached" if breached else "unknown",
+        method=None,
+        reason="",
+    )
     if isinstance(found, Undecided):
-        return GuardrailResult(
-            **shown,  # type: ignore[arg-type]
-            harm=None,
-            upper=None,
-            log_e=None,
-            state="breached" if breached else "unknown",
-            method=None,
-            reason=found.reason,
-        )
+        return replace(unknown, reason=found.reason)
     cleared = found.upper < margin
-    return GuardrailResult(
-        **shown,  # type: ignore[arg-type]
+    return replace(
+        unknown,
         harm=found.harm,
         upper=found.upper,
         log_e=found.log_e,
@@ -132,9 +130,12 @@ def harm_of(
     found = effect(metric, strata, crossings, names=(control, treatment.name), unit=experiment.unit)
     log_e = math.nan
     if events is not None and guardrail.tolerance == 0:
-        log_e = one_sided_log_e(events, "greater")
+        # Events are failures; who has said that the good direction is another one is harmed by fewer of them.
+        harmful: Alternative = "greater" if guardrail.better in (None, metric.better) else "less"
+        log_e = one_sided_log_e(events, harmful)
     if isinstance(found, Undecided):
-        return _by_rates(metric, guardrail, strata, experiment.alpha, log_e) or found
+        returning = has_returning(measured, control, treatment.name)
+        return _by_rates(metric, guardrail, strata, experiment.alpha, log_e, returning=returning) or found
     normal = _by_normal(experiment, metric, guardrail, treatment, found, memory)
     if math.isnan(log_e):
         return normal
@@ -175,12 +176,19 @@ def _by_ranks(
 
 
 def _by_rates(
-    metric: Metric, guardrail: Guardrail, strata: list[Stratum], alpha: float, log_e: float
+    metric: Metric,
+    guardrail: Guardrail,
+    strata: list[Stratum],
+    alpha: float,
+    log_e: float,
+    *,
+    returning: bool,
 ) -> Harm | None:
     """Exact bounds of both arms' rates; ``None`` where the metric is no rate or an arm has no unit.
 
     Each arm's bound has half of α. A unit with several records counts as one draw with a failure when any of them
-    failed; there are at most as many such units as failures.
+    failed; there are at most as many such units as failures. Where units are ``returning`` in other phases, there are at
+    least as many of them as in the phase that has most.
     """
     if metric.kind != "rate":
         return None
@@ -189,10 +197,11 @@ def _by_rates(
     if not (control.units and treatment.units):
         return None
     bad = [arm.records - arm.total if guardrail.harm_sign < 0 else arm.total for arm in (control, treatment)]
-    units_with = [min(failures, arm.units) for failures, arm in zip(bad, (control, treatment), strict=True)]
-    upper = upper_bound(units_with[1], treatment.units, alpha / 2)
+    draws = max(stratum.treatment.units for stratum in strata) if returning else treatment.units
+    upper = upper_bound(min(bad[1], draws), draws, alpha / 2)
     # Failures of few units could all be one unit's, so several records bound nothing from below.
-    lower = lower_bound(units_with[0], control.units, alpha / 2) if control.one_record_each else 0.0
+    single = control.one_record_each and not returning
+    lower = lower_bound(bad[0], control.units, alpha / 2) if single else 0.0
     harm = bad[1] / treatment.records - bad[0] / control.records
     return Harm(harm, upper - lower, 0.0 if math.isnan(log_e) else log_e, "exact bounds of the rates")
 

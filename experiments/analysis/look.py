@@ -8,8 +8,8 @@ p-values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
 from experiments.analysis.bandit import allocation, bandit_estimate
 from experiments.analysis.code_version import code_version
@@ -54,7 +54,9 @@ def look(experiment: Experiment, measurements: Measurements, memory: Memory, mom
     running = moment.state in ("running", "paused")
     noun: str = experiment.unit
     if experiment.assigns:
-        ratio = _ratio(experiment, measurements, recorded, running=running)
+        weights = _weights(experiment, measurements, recorded)
+        measurements = replace(measurements, propensities=_propensities(measurements, weights))
+        ratio = _ratio(measurements, weights, recorded, running=running)
         metrics = _assigned_metrics(experiment, measurements, recorded, ratio, moment)
         exposures = {variant.name: ratio.observed.get(variant.name, 0) for variant in experiment.variants}
         units = sum(exposures.values())
@@ -143,15 +145,44 @@ def _assigned_metrics(
     )
 
 
-def _ratio(
-    experiment: Experiment, measurements: Measurements, memory: Memory, *, running: bool
-) -> RatioCheck:
+def _weights(
+    experiment: Experiment, measurements: Measurements, memory: Memory
+) -> dict[int, dict[str, float]]:
+    """Each phase's, by variant."""
     weights = memory.weights()
     for phase in measurements.exposures:
         # A phase that was never registered here: only the records know what was meant.
-        logged = measurements.propensities.get(phase)
-        meant = {v.name: logged.get(v.name, 0.0) if logged else v.weight for v in experiment.variants}
+        logged = measurements.propensities.get(phase, {})
+        known = sum(value for value in logged.values() if value > 0) > 0
+        meant = {v.name: logged.get(v.name, 0.0) if known else v.weight for v in experiment.variants}
         weights.setdefault(phase, meant)
+    return weights
+
+
+def _propensities(
+    measurements: Measurements, weights: Mapping[int, Mapping[str, float]]
+) -> dict[int, dict[str, float]]:
+    """The probabilities, within the experiment, of the phases in which they were logged.
+
+    A share that changes within a phase changes all of a phase's logged probabilities alike, but by chance not the mean
+    over each variant's own records; so what all of them are multiples of is taken: the phase's weights.
+    """
+    found = {}
+    for phase, logged in measurements.propensities.items():
+        meant = weights.get(phase, {})
+        whole = math.fsum(meant.values())
+        possible = {name: meant[name] / whole for name in logged if meant.get(name, 0.0) > 0}
+        found[phase] = possible if all(value > 0 for value in logged.values()) else {}
+    return found
+
+
+def _ratio(
+    measurements: Measurements,
+    weights: Mapping[int, Mapping[str, float]],
+    memory: Memory,
+    *,
+    running: bool,
+) -> RatioCheck:
     earlier = memory.running_p("sample_ratio", "")
     ratio = check_ratio(
         measurements.exposures,

@@ -159,3 +159,39 @@ def test_without_traffic_nothing_is_known() -> None:
     (found,) = _results(_definition(ERRORS), [])
     assert (found.state, found.harm, found.running_log_e) == ("unknown", None, None)
     assert "no measured records" in found.reason
+
+
+def test_units_that_come_back_in_other_phases_are_counted_once() -> None:
+    """Four steps of a canary with the same users are no four times as many draws."""
+    definition = _definition(ERRORS, unit="user")
+
+    def rows(phase: int, prefix: str) -> list[dict[str, Any]]:
+        return [
+            {**row, "unit": f"{prefix}-{row['variant']}-{number}", "phase": phase}
+            for number, row in enumerate(_rows(1600, 400))
+        ]
+
+    once, again, more = (
+        _results(definition, found)[0]
+        for found in (
+            rows(0, "same"),
+            rows(0, "same") + rows(1, "same"),
+            rows(0, "same") + rows(1, "other"),
+        )
+    )
+    assert once.method == "exact bounds of the rates"
+    assert once.upper is not None
+    assert again.upper is not None
+    assert more.upper is not None
+    assert again.upper == pytest.approx(once.upper)
+    assert more.upper < 0.6 * once.upper
+
+
+def test_who_is_harmed_by_fewer_failures_is_heard() -> None:
+    """A test that should fail, for example; the exact evidence is for the direction that was asked for."""
+    turned = Guardrail("error_rate", margin=0.02, better="higher")
+    worse, better = (
+        _results(_definition(turned), _rows(1600, 400, failing))[0] for failing in ((320, 8), (64, 80))
+    )
+    assert (worse.method, worse.state) == ("exact e-process", "breached")
+    assert better.state == "cleared"

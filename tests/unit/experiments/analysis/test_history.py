@@ -82,3 +82,19 @@ def test_without_it_the_same_traffic_says_nothing(scene: Scene) -> None:
     scene.clock.advance(3_600)
     (plain,) = scene.look(experiment()).metrics[0].comparisons
     assert (plain.variance_removed, plain.verdict) == (None, "inconclusive")
+
+
+def test_a_rate_without_what_history_explains_is_no_count(scene: Scene) -> None:
+    definition = experiment(
+        primary_metric="latency_ms:over:150", secondary_metrics=(), cuped_days=7.0, planned_units=600
+    )
+    scene.store.register(definition)
+    _write(scene, 300, slower=1.12)
+    scene.clock.advance(3_600)
+    (found,) = scene.look(definition).metrics[0].comparisons
+    assert found.variance_removed is not None
+    assert found.variance_removed > 0.1
+    assert found.fixed.method == "Welch"
+    assert found.fixed.low is not None
+    assert found.fixed.high is not None
+    assert found.difference == pytest.approx((found.fixed.low + found.fixed.high) / 2)
