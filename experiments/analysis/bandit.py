@@ -11,15 +11,21 @@ import math
 from scipy.special import stdtr, stdtrit
 
 from experiments.analysis.estimate import Estimate
-from experiments.analysis.levels import level_of, planned_units
+from experiments.analysis.levels import level_of
 from experiments.analysis.memory import Memory
 from experiments.experiment import Experiment, Variant
 from experiments.measurement.measured import Measured, Measurements
 from experiments.report import AllocationResult
 from experiments.statistics import adaptive
-from experiments.statistics.effect import FEWEST_UNITS, Spread, Undecided
-from experiments.statistics.lift import Lift, fieller
-from experiments.statistics.sequential import always_valid, log_e_value, normal_from_student, planned_r
+from experiments.statistics.effect import FEWEST_UNITS, NO_VARIANCE, TOO_LARGE, Spread, Undecided
+from experiments.statistics.lift import Lift, fieller, relative
+from experiments.statistics.sequential import (
+    DEFAULT_PLANNED_UNITS,
+    always_valid,
+    log_e_value,
+    normal_from_student,
+    planned_r,
+)
 from experiments.statistics.significance import FixedHorizon
 from experiments.statistics.statistic import Moments
 from experiments.statistics.thompson import Normal, probability_best, weights
@@ -46,13 +52,17 @@ def bandit_estimate(
                 if units
                 else f"{variant.name} has no measured records yet"
             )
+    if sum(measured.cells.values(), Moments()).too_large:
+        return Undecided(TOO_LARGE)
     phases = _phases(experiment, measurements, measured)
     found = adaptive.contrast(phases, treatment.name, control.name)
     arms = [adaptive.arm_estimate(phases, variant.name) for variant in (control, treatment)]
     if not (found.se > 0 and all(math.isfinite(arm.value) for arm in arms)):
-        return Undecided("all values are the same, so there is no variance to judge a difference by")
+        return Undecided(NO_VARIANCE)
     level = level_of(experiment, metric.name)
-    r = planned_r(found.units / 4.0, planned_units(experiment, treatment), level)
+    # Units of all variants, as found.units are: a number that the weights, and so the outcomes, do not change.
+    planned = experiment.planned_units or DEFAULT_PLANNED_UNITS
+    r = planned_r(found.units / 4.0, planned, level)
     always = always_valid(found.value, found.se, found.degrees, r, level)
     key = (metric.name, treatment.name)
     running = memory.lower_p(*key, always.p_value, found.value) if trusted else memory.running_p(*key)
@@ -73,7 +83,7 @@ def bandit_estimate(
         lift=_lift(metric.scale, arms[0], arms[1], found, always.critical),
         log_e=float(log_e_value(normal_from_student(z, found.degrees), r)),
         z=normal_from_student(z, found.degrees),
-        information_fraction=found.units / planned_units(experiment, treatment),
+        information_fraction=found.units / planned,
         method=METHOD,
         running=running,
     )
@@ -126,11 +136,7 @@ def _lift(
 ) -> Lift:
     half = critical * found.se
     if scale == "log":
-        return Lift(
-            math.expm1(found.value),
-            math.expm1(found.value - half),
-            math.expm1(min(found.value + half, 700.0)),
-        )
+        return Lift(relative(found.value), relative(found.value - half), relative(found.value + half))
     if control.value <= 0:
         return Lift(math.nan, math.nan, math.nan)
     # The covariance that the variance of the difference implies.

@@ -27,7 +27,7 @@ from experiments.measurement.measured import Measured
 from experiments.metrics import Metric
 from experiments.statistics.anytime_quantiles import QuantileBounds, quantile_difference
 from experiments.statistics.effect import FEWEST_UNITS, Undecided
-from experiments.statistics.lift import Lift
+from experiments.statistics.lift import Lift, relative
 from experiments.statistics.mover import Bounded, difference
 from experiments.statistics.quantiles import (
     Ordered,
@@ -42,6 +42,8 @@ from experiments.statistics.statistic import Moments
 
 EXACT = "exact ranks"
 CLUSTERED = "clustered ranks"
+
+_NO_LOGARITHM = "the quantile of one variant is not above zero, so there is no logarithm to compare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def quantile_estimate(
     if isinstance(arms, Undecided):
         return arms
     control, treated = (_on_scale(metric, quantile(_ordered(arm), _p(metric))) for arm in arms)
+    if not (math.isfinite(control) and math.isfinite(treated)):
+        return Undecided(_NO_LOGARITHM)
     bounds = bounds_of_difference(experiment, metric, treatment, arms, level)
     key = (metric.name, treatment.name)
     running = memory.running_p(*key)
@@ -112,9 +116,10 @@ def quantile_bounds(
     arms = _arms(experiment, measured, treatment)
     if isinstance(arms, Undecided):
         return arms
-    return bounds_of_difference(experiment, measured.metric, treatment, arms, level), _method(
-        experiment, arms
-    )
+    bounds = bounds_of_difference(experiment, measured.metric, treatment, arms, level)
+    if not math.isfinite(bounds.estimate):
+        return Undecided(_NO_LOGARITHM)
+    return bounds, _method(experiment, arms)
 
 
 def bounds_of_difference(
@@ -241,6 +246,5 @@ def _p(metric: Metric) -> float:
 
 def _lift(metric: Metric, control: float, treated: float, bounds: QuantileBounds) -> Lift:
     if metric.scale == "log":
-        low, high = (math.expm1(min(bound, 700.0)) for bound in (bounds.low, bounds.high))
-        return Lift(math.expm1(treated - control), low, high)
+        return Lift(relative(treated - control), relative(bounds.low), relative(bounds.high))
     return Lift(treated / control - 1.0 if control > 0 else math.nan, math.nan, math.nan)

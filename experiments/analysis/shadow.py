@@ -24,7 +24,7 @@ from experiments.measurement.measured import Measurements, PairedMetric, Pairs
 from experiments.metrics import Metric, metric_for
 from experiments.report import MetricResult, ShadowResult, VariantResult
 from experiments.statistics.e_process import EventCounts
-from experiments.statistics.effect import FEWEST_UNITS, Effect, Spread, Stratum, Undecided
+from experiments.statistics.effect import FEWEST_UNITS, TOO_LARGE, Effect, Spread, Stratum, Undecided
 from experiments.statistics.mcnemar import Pairs as Outcomes
 from experiments.statistics.mcnemar import mcnemar
 from experiments.statistics.paired import paired_difference
@@ -101,12 +101,13 @@ def paired_estimate(
         return Undecided(
             f"only {differences.units} {experiment.unit}s have answers of both, and at least {FEWEST_UNITS} are needed"
         )
-    if not all(math.isfinite(value) for value in (differences.total, differences.total_squared)):
-        return Undecided("some values are too large to calculate with")
+    if any(each.too_large for each in (differences, measured.control, measured.treatment)):
+        return Undecided(TOO_LARGE)
     variance = differences.variance_of_mean()
-    if not variance > 0:
-        return Undecided("both variants' values are the same in every pair, or differ by the same")
     found = _effect(measured, variance)
+    # Beside the spread of either variant's values, that of a difference can be lost in rounding.
+    if not (variance > 0 and found.sequential.se > 0):
+        return Undecided("both variants' values are the same in every pair, or differ by the same")
     numbers = of_effect(
         experiment, measured.metric, treatment, found, memory, events=_events(measured), trusted=True
     )

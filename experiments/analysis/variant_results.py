@@ -21,7 +21,7 @@ def variant_result(measured: Measured, variant: Variant) -> VariantResult:
     }
     total = sum(sizes.values())
     estimate, se = math.nan, math.nan
-    if total:
+    if total and not any(moments.too_large for moments in own.values()):
         estimate = math.fsum(sizes[phase] / total * moments.mean for phase, moments in own.items())
         square = math.fsum((sizes[phase] / total) ** 2 * m.variance_of_mean() for phase, m in own.items())
         se = math.sqrt(square)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from experiments.experiment import Experiment, Variant
@@ -167,4 +168,5 @@ def _moments(frame: pl.DataFrame, value: pl.Expr) -> Moments:
         .agg(pl.col("value").count().cast(pl.Float64).alias("n"), pl.col("value").sum().alias("s"))
     )
     n, s = by_unit["n"].to_numpy(), by_unit["s"].to_numpy()
-    return Moments(len(by_unit), float(n.sum()), float(s.sum()), float(n @ n), float(n @ s), float(s @ s))
+    with np.errstate(over="ignore", invalid="ignore"):  # sums of values that are too large are no numbers
+        return Moments(len(by_unit), float(n.sum()), float(s.sum()), float(n @ n), float(n @ s), float(s @ s))

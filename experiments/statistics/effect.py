@@ -30,6 +30,9 @@ FEWEST_EVENTS = 5
 # Where there are several phases, one with fewer units in an arm is left out.
 UNITS_OF_A_PHASE = 30
 
+NO_VARIANCE = "all values are the same, so there is no variance to judge a difference by"
+TOO_LARGE = "some values are too large to calculate with"
+
 # (earlier stratum, arm, later stratum, arm)
 Crossing = tuple[int, int, int, int]
 
@@ -105,7 +108,7 @@ def effect(
         if math.isfinite(sequential.se) and sequential.se > 0:
             kept.append((index, stratum, fixed, sequential))
     if not kept and any(_smaller_arm(stratum) >= FEWEST_UNITS for stratum in strata):
-        return Undecided("all values are the same, so there is no variance to judge a difference by")
+        return Undecided(NO_VARIANCE)
     if not kept:
         return Undecided(f"no phase has {FEWEST_UNITS} measured {unit}s in each variant")
     # A variance from a handful of units can be close to zero by luck, and would then outweigh all other phases.
@@ -115,13 +118,17 @@ def effect(
     weights = [value / math.fsum(precision) for value in precision]
     indexed = [(index, stratum) for index, stratum, _, _ in kept]
     between = _between(indexed, weights, crossings or {})
+    sequential = _combined([spread for _, _, _, spread in kept], weights, between)
+    # What returning units have in common can take away all that the phases' own variances say.
+    if not (math.isfinite(sequential.se) and sequential.se > 0):
+        return Undecided(NO_VARIANCE)
     return Effect(
         control=math.fsum(w * stratum.control.mean for w, (_, stratum) in zip(weights, indexed, strict=True)),
         treatment=math.fsum(
             w * stratum.treatment.mean for w, (_, stratum) in zip(weights, indexed, strict=True)
         ),
         fixed=_combined([fixed for _, _, fixed, _ in kept], weights, between),
-        sequential=_combined([sequential for _, _, _, sequential in kept], weights, between),
+        sequential=sequential,
         half_harmonic=math.fsum(
             s.control.units * s.treatment.units / (s.control.units + s.treatment.units) for _, s in indexed
         ),
@@ -140,8 +147,8 @@ def _unusable(metric: Metric, strata: Sequence[Stratum], names: tuple[str, str],
         noun = unit if fewest == 1 else f"{unit}s"
         return f"{name} has only {fewest} measured {noun}, and at least {FEWEST_UNITS} are needed"
     both = control + treatment
-    if not all(math.isfinite(value) for value in (both.total, both.total_squared, both.records_total)):
-        return "some values are too large to calculate with"
+    if both.too_large:
+        return TOO_LARGE
     if metric.kind != "rate":
         return None
     events, others = both.total, both.records - both.total

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from experiments.metrics import Metric
 from experiments.statistics.effect import Effect, Spread
 
+_LARGEST_LOGARITHM = 700.0
+
 
 @dataclass(frozen=True, slots=True)
 class Lift:
@@ -27,9 +29,9 @@ def lift(metric: Metric, effect: Effect, spread: Spread, critical: float) -> Lif
     if metric.scale == "log":
         half = critical * spread.se
         return Lift(
-            math.expm1(effect.difference),
-            math.expm1(effect.difference - half),
-            _expm1(effect.difference + half),
+            relative(effect.difference),
+            relative(effect.difference - half),
+            relative(effect.difference + half),
         )
     if effect.control <= 0:
         return Lift(math.nan, math.nan, math.nan)
@@ -53,5 +55,6 @@ def fieller(treatment: float, control: float, spread: Spread, critical: float) -
     return (b - root) / a, (b + root) / a
 
 
-def _expm1(exponent: float) -> float:
-    return math.expm1(exponent) if exponent < 700.0 else math.inf
+def relative(difference: float) -> float:
+    """A difference of logarithms as a relative change; infinite where it leaves the range of floats."""
+    return math.inf if difference >= _LARGEST_LOGARITHM else math.expm1(difference)

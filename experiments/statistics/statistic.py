@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 # Below this share of the values' own size a spread is rounding, not variance.
 _ROUNDING = 1e-12
+# Variances are squared on the way to degrees of freedom, and floats end at 1e308.
+_LARGEST_SQUARE = 1e150
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,21 @@ class Moments:
         """Whether every unit has exactly one record, so that records are independent draws."""
         return self.records == self.units and self.records_squared == self.units
 
+    @property
+    def too_large(self) -> bool:
+        """Whether what follows from the values could leave the range of floats, or a value is no number."""
+        return not (
+            math.isfinite(self.total)
+            and math.isfinite(self.records_total)
+            and self.total_squared < _LARGEST_SQUARE
+        )
+
     def residual_square(self, centre: float) -> float:
-        """Σ(s − centre·n)², exactly zero when it is only rounding."""
-        square = self.total_squared - 2 * centre * self.records_total + centre**2 * self.records_squared
-        size = self.total_squared + centre**2 * self.records_squared
+        """Σ(s − centre·n)², exactly zero when it is only rounding; NaN for values too large to calculate with."""
+        size = self.total_squared + centre * centre * self.records_squared
+        if not math.isfinite(size):
+            return math.nan
+        square = size - 2 * centre * self.records_total
         return square if square > _ROUNDING * size else 0.0
 
     def variance_of_mean(self) -> float:
