@@ -32,9 +32,11 @@ class Committed:
 def committed(
     experiment: Experiment, found: Estimate, memory: Memory, level: float, now: Callable[[], datetime]
 ) -> Committed | None:
-    """The design's state after this look; ``None`` without a committed horizon."""
+    """The design's state after this look; ``None`` without a committed horizon, and for a quantile: that has no statistic
+    which a design could judge, and is decided by bounds that hold at every look.
+    """
     planned = experiment.committed_looks
-    if not planned:
+    if not planned or found.metric.kind == "quantile":
         return None
     design = GroupSequentialDesign(level, obrien_fleming_spending)
     key = (found.metric.name, found.treatment_name)

@@ -29,6 +29,7 @@ from experiments.report import (
     LookResult,
     RatioResult,
     Role,
+    Verdict,
 )
 from experiments.statistics.effect import Undecided
 from experiments.statistics.multiplicity import benjamini_hochberg, e_benjamini_hochberg, holm
@@ -36,6 +37,8 @@ from experiments.statistics.multiplicity import benjamini_hochberg, e_benjamini_
 _NO_FIXED = FixedResult(None, None, None, None)
 _NO_ALWAYS = AlwaysValidResult(None, None, None, None, None)
 _NO_LIFT = LiftResult(None, None, None)
+# An interval that excludes zero at its share of the error probability decides, also when the shares' sum is rounded.
+_ROUNDING = 1e-9
 
 
 @dataclass(slots=True)
@@ -111,7 +114,8 @@ def comparison_of(
         return Comparison(
             treatment, control, None, _NO_LIFT, _NO_FIXED, _NO_ALWAYS, "inconclusive", found.reason
         )
-    decided = finding.adjusted_p <= experiment.alpha
+    decided = finding.adjusted_p <= experiment.alpha * (1.0 + _ROUNDING)
+    verdict: Verdict
     if distrust is not None:
         verdict, reason = "inconclusive", distrust
     elif waiting is not None:
@@ -129,11 +133,11 @@ def comparison_of(
             found.always.p_value,
             found.always.low,
             found.always.high,
-            running_p if distrust is None else min(found.always.p_value, running_p or 1.0),
+            running_p,
             found.always.r,
             found.method,
         ),
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=verdict,
         reason=reason,
         adjusted_p=finding.adjusted_p,
         fixed_q=finding.fixed_q,

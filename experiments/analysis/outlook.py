@@ -22,8 +22,15 @@ def outlook(found: Estimate, experiment: Experiment, level: float, verdict: str)
     if verdict != "inconclusive":
         return "it stands: the error probability already counts every look, past and future"
     if experiment.committed_looks:
-        left = 1.0 - found.information_fraction
-        return f"the next planned look decides; {max(left, 0) * 100:.0f} % of the planned traffic is still to come"
+        if found.information_fraction >= 1.0:
+            return "all planned looks have been taken, so more traffic changes nothing"
+        if math.isfinite(found.information_fraction):
+            left = 1.0 - found.information_fraction
+            return (
+                f"the next planned look decides; {left * 100:.0f} % of the planned traffic is still to come"
+            )
+    if not (math.isfinite(found.always.critical) and found.always.r > 0):
+        return "how much more traffic decides it cannot be said yet"
     times = _times_as_much(found, level)
     if times is None:
         return "with a difference as small as today's, no reasonable amount of traffic decides it"
@@ -86,7 +93,7 @@ def would_change(
 def _times_as_much(found: Estimate, level: float) -> float | None:
     """The factor on the information at which the same difference reaches the boundary."""
     se = (found.always.high - found.always.low) / (2.0 * found.always.critical)
-    if not (math.isfinite(se) and se > 0 and found.always.r > 0):
+    if not (math.isfinite(se) and se > 0):
         return None
     square = (found.difference / se) ** 2
 

@@ -16,6 +16,7 @@ from experiments.analysis.memory import TransientMemory, memory_from_dict
 from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail
 from experiments.report import Comparison, MetricResult, Report
+from experiments.statistics.sequential import tuning
 from tests.unit.experiments.analysis.looks import NOW, report_of
 from tests.unit.experiments.records import START, experiment, payload
 
@@ -302,3 +303,95 @@ def test_odd_values_are_inconclusive_with_a_reason(values: list[float]) -> None:
 def test_records_before_the_start_of_the_clock_do_not_make_time_negative() -> None:
     report = report_of(experiment(minimum_duration_s=60.0), _rows(50), as_of=START - timedelta(seconds=5))
     assert _first(report, "latency_ms").reason.startswith("it has run for 0 seconds")
+
+
+def test_a_unit_that_comes_back_in_another_phase_is_no_independent_draw() -> None:
+    """Whoever always fails would otherwise be counted as evidence in each phase anew."""
+    definition = experiment(primary_metric="error_rate", secondary_metrics=(), planned_units=2000)
+    first = _rows(600, failing=lambda variant, unit: unit % 10 == 1 and variant == "challenger")
+    back = [
+        {**row, "phase": 1, "databricks_request_id": f"{row['databricks_request_id']}-1"} for row in first
+    ]
+    others = [{**row, "unit": f"other-{row['unit']}"} for row in back]
+    methods = [
+        _first(report_of(definition, rows), "error_rate").always_valid.method
+        for rows in (first, first + back, first + others)
+    ]
+    assert methods == ["exact e-process", "normal mixture", "exact e-process"]
+
+
+def test_a_share_that_grows_within_a_phase_changes_no_evidence() -> None:
+    """The logged probabilities of both variants grow alike, but one variant may by chance have more of the later units."""
+    definition = experiment(primary_metric="error_rate", secondary_metrics=(), planned_units=2000)
+    rows = _rows(1000, failing=lambda variant, unit: unit % 8 in (0, 1))
+    grown = [
+        {**row, "propensity": 0.05 if unit < (300 if row["variant"] == "champion" else 500) else 0.5}
+        for unit, row in enumerate(rows)
+    ]
+    weights = {0: {"champion": 50.0, "challenger": 50.0}}
+    steady, growing = (
+        _first(report_of(definition, each, TransientMemory(phase_weights=weights)), "error_rate")
+        for each in (rows, grown)
+    )
+    assert growing.always_valid.method == "exact e-process"
+    assert growing.always_valid == steady.always_valid
+    assert growing.failure_ratio == steady.failure_ratio
+
+
+@pytest.mark.parametrize("others", [(), ("success_rate",), ("success_rate", "output_tokens", "error_rate")])
+def test_a_secondary_quantile_is_decided_when_its_bounds_exclude_zero(others: tuple[str, ...]) -> None:
+    """Its level is a share of alpha, and the shares of all add up to alpha but for rounding."""
+    definition = experiment(
+        primary_metric="output_tokens" if "output_tokens" not in others else "input_tokens",
+        secondary_metrics=("latency_ms:p90", *others),
+        unit="request",
+        planned_units=4000,
+    )
+    found = _first(report_of(definition, _rows(4000, slower=1.8)), "latency_ms:p90")
+    assert found.always_valid.low is not None
+    assert found.always_valid.low > 0
+    assert found.verdict == "worse"
+
+
+def test_a_quantile_is_decided_at_any_look_of_a_committed_horizon() -> None:
+    definition = experiment(
+        primary_metric="latency_ms:p90",
+        secondary_metrics=(),
+        unit="request",
+        planned_units=40_000,
+        committed_looks=4,
+    )
+    slower, same = (
+        _first(report_of(definition, _rows(4000, slower=factor)), "latency_ms:p90") for factor in (2.0, 1.0)
+    )
+    assert (slower.verdict, slower.committed) == ("worse", None)
+    assert same.outlook == "how much more traffic decides it cannot be said yet"
+
+
+def test_after_the_last_planned_look_nobody_waits_for_another() -> None:
+    definition = experiment(committed_looks=2, planned_units=400, secondary_metrics=())
+    found = _first(report_of(definition, _rows(400)), "latency_ms")
+    assert found.verdict == "inconclusive"
+    assert found.outlook == "all planned looks have been taken, so more traffic changes nothing"
+
+
+def test_the_boundary_of_a_bandit_does_not_follow_its_weights() -> None:
+    rates = {"champion": 0.6, "warm": 0.7, "hot": 0.6}
+    first = _bandit()
+    rows = _bandit_rows(first, 900, rates)
+    moved = first.with_weights({"champion": 10.0, "warm": 80.0, "hot": 10.0})
+    before, after = (
+        _metric(report_of(definition, rows), "success_rate").comparisons[0].always_valid.r
+        for definition in (first, moved)
+    )
+    assert before == after == pytest.approx(tuning(0.05 / 2) * 900 / 3000)
+
+
+def test_what_an_untrusted_split_shows_is_not_the_smallest_p_value_so_far() -> None:
+    skewed = _rows(600, slower=3.0) + [
+        payload(f"extra-{n}", "challenger", execution_duration_ms=900) for n in range(400)
+    ]
+    found = _first(report_of(experiment(), skewed), "latency_ms")
+    assert "cannot be trusted" in found.reason
+    assert found.always_valid.p_value is not None
+    assert found.always_valid.running_p is None
