@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from experiments.definition_changes import refuse_frozen, weights_of
 from experiments.experiment import Experiment, experiment_from_dict
+from experiments.kept_reports import decided_on, is_due, tidy
 from experiments.models import (
     AnalysisRow,
     ConstantRow,
@@ -113,13 +114,13 @@ class ExperimentStore:
 
     def get(self, name: str) -> Registered:
         """The experiment called ``name``. Raises :class:`~servelens.errors.Missing`."""
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             return _registered(_row(session, name))
 
     def all(self) -> list[Registered]:
         """All experiments, the newest first."""
         newest_first = select(ExperimentRow).order_by(ExperimentRow.started_at.desc(), ExperimentRow.name)
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             return [_registered(row) for row in session.scalars(newest_first)]
 
     def stop(self, name: str) -> Registered:
@@ -132,7 +133,7 @@ class ExperimentStore:
 
     def weights(self, name: str) -> dict[int, dict[str, float]]:
         """Each phase's weights in percent, by variant."""
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             rows = session.scalars(select(PhaseRow).where(PhaseRow.experiment == name))
             return {row.phase: dict(row.weights) for row in rows}
 
@@ -144,7 +145,7 @@ class ExperimentStore:
 
     def kappa(self, name: str, metric: str, treatment: str) -> float | None:
         """The frozen κ, or ``None`` when there was too little to freeze it on."""
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             row = session.get(ConstantRow, (name, metric, treatment))
             return None if row is None else row.kappa
 
@@ -168,12 +169,15 @@ class ExperimentStore:
 
     def running_p(self, name: str, metric: str, treatment: str) -> RunningP | None:
         """The smallest p-value of all looks so far."""
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             row = session.get(RunningRow, (name, metric, treatment))
             return None if row is None else RunningP(row.p_value, row.difference, row.reached_at)
 
     def lower_p(self, name: str, metric: str, treatment: str, p_value: float, difference: float) -> RunningP:
         """Take ``p_value`` into the running minimum; gives the minimum."""
+        known = self.running_p(name, metric, treatment)
+        if known is not None and known.p_value <= p_value:  # as at most looks, which need no lock then
+            return known
 
         def lower(session: Session) -> RunningP:
             row = session.get(RunningRow, (name, metric, treatment))
@@ -189,7 +193,7 @@ class ExperimentStore:
 
     def looks(self, name: str, metric: str, treatment: str) -> list[SeenLook]:
         """The looks of a committed horizon so far, in order."""
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             return _looks(session, name, metric, treatment)
 
     def add_look(self, name: str, metric: str, treatment: str, look: SeenLook) -> list[SeenLook]:
@@ -221,15 +225,20 @@ class ExperimentStore:
         scores_version: int | None,
         report: dict[str, Any],
     ) -> None:
-        """Keep a report. One on the same tables as the newest takes its place: nothing new was seen."""
+        """Keep a report, and of the older ones those that are needed (:mod:`experiments.kept_reports`). One on the same
+        tables as the newest takes its place, unless a decision rests on that: nothing new was seen.
+        """
+        versions = (payload_version, scores_version)
         with self._database.session() as session:
-            newest = session.scalars(_newest_first(name).limit(1)).first()
-            same = newest is not None and (newest.payload_version, newest.scores_version) == (
-                payload_version,
-                scores_version,
-            )
-            if newest is not None and same:
-                newest.as_of, newest.report = as_of, report
+            seen = (AnalysisRow.payload_version, AnalysisRow.scores_version)
+            newest = session.execute(
+                _newest_first(name).with_only_columns(AnalysisRow.id, AnalysisRow.as_of, *seen).limit(1)
+            ).first()
+            same = newest is not None and tuple(newest[2:]) == versions
+            if newest is not None and same and not decided_on(session, name, newest.as_of):
+                session.execute(
+                    update(AnalysisRow).where(AnalysisRow.id == newest.id).values(as_of=as_of, report=report)
+                )
                 return
             session.add(
                 AnalysisRow(
@@ -240,6 +249,9 @@ class ExperimentStore:
                     report=report,
                 )
             )
+            if newest is not None and is_due(newest.as_of, as_of):
+                session.flush()
+                tidy(session, name, as_of)
 
     def latest(self, name: str) -> dict[str, Any] | None:
         """The newest report, or ``None`` before the first analysis."""
@@ -247,10 +259,10 @@ class ExperimentStore:
         return reports[0] if reports else None
 
     def history(self, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
-        """The reports, the newest first. Raises :class:`~servelens.errors.Missing` for an unknown
+        """The reports that are kept, the newest first. Raises :class:`~servelens.errors.Missing` for an unknown
         experiment.
         """
-        with self._database.session() as session:
+        with self._database.session(read_only=True) as session:
             _row(session, name)
             return [dict(row.report) for row in session.scalars(_newest_first(name).limit(limit))]
 
