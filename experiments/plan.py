@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -161,7 +161,8 @@ def _recent(
             pl.lit(1.0).alias("propensity"),
         )
     )
-    found = measure(records, tables.scores.scan(since=since, until=until), experiment)
+    scores, feedback = (table.scan(since=since, until=until) for table in (tables.scores, tables.feedback))
+    found = measure(records, scores, experiment, feedback=feedback, as_of=until)
     return {each.metric.name: each.cells.get((0, control.name), Moments()) for each in found.metrics}
 
 
@@ -206,6 +207,7 @@ def _guardrail_plan(
     power: float,
 ) -> MetricPlan:
     metric = metric_for(guardrail.metric)
+    metric = replace(metric, better=guardrail.better or metric.better)
     if metric.kind == "quantile":
         return _unplanned(
             metric.name, treatment, f"use {metric.value} to plan: a quantile needs about as much or more"

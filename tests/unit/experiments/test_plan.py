@@ -17,7 +17,17 @@ from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail
 from experiments.plan import ExperimentPlan, make_plan
 from servelens.errors import Invalid
-from tests.unit.experiments.records import START, experiment, payload, payload_frame, tables
+from tests.unit.experiments.records import (
+    START,
+    experiment,
+    feedback,
+    feedback_frame,
+    payload,
+    payload_frame,
+    score,
+    score_frame,
+    tables,
+)
 
 NOW = START + timedelta(days=2)
 
@@ -107,3 +117,42 @@ def test_impossible_wishes_are_refused_by_field(
     with pytest.raises(Invalid) as refused:
         _planned(recent, experiment(), **options)
     assert refused.value.field == field
+
+
+def test_feedback_is_planned_from_the_feedback_that_came(recent: EndpointTables) -> None:
+    rng = np.random.default_rng(5)
+    rows = [
+        payload(f"rater-{n}", None, experiment=None, request_time=START + timedelta(minutes=n))
+        for n in range(200)
+    ]
+    recent.payload.append(payload_frame(rows).collect())
+    told = [feedback(row, float(rng.random() < 0.7)) for row in rows]
+    recent.feedback.append(feedback_frame(told).collect())
+    plan = _planned(
+        recent,
+        experiment(
+            primary_metric="feedback:thumbs",
+            guardrails=(Guardrail("feedback:thumbs", 0.1),),
+            outcome_window_s=60.0,
+        ),
+    )
+    for found in (plan.metrics[0], *plan.guardrails):
+        assert found.reason is None
+        assert found.baseline == pytest.approx(0.7, abs=0.1)
+        assert found.needs
+
+
+def test_a_guardrail_may_say_itself_what_harm_is(recent: EndpointTables) -> None:
+    """Whether a judge's score is good or bad, only the experiment knows."""
+    rng = np.random.default_rng(6)
+    rows = [
+        payload(f"judged-{n}", None, experiment=None, request_time=START + timedelta(minutes=n))
+        for n in range(200)
+    ]
+    recent.payload.append(payload_frame(rows).collect())
+    scores = [score(row, float(rng.normal(0.6, 0.1)), "judge") for row in rows]
+    recent.scores.append(score_frame(scores).collect())
+    (found,) = _planned(
+        recent, experiment(guardrails=(Guardrail("score:judge", 0.1, better="higher"),))
+    ).guardrails
+    assert (found.reason, found.baseline) == (None, pytest.approx(0.6, abs=0.05))
