@@ -160,7 +160,7 @@ def router(
 
     @routes.get("/{name}/history")
     def get_history(name: str, limit: _Limit = 100) -> dict[str, Any]:
-        """The reports so far, the newest first."""
+        """The reports that are kept, the newest first: all of the last minutes, and fewer of earlier ones."""
         lifecycle.standing(name)
         return {"experiment": name, "reports": store.history(name, limit=limit)}
 

@@ -11,11 +11,13 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from experiments.analysis.analyzer import Analyzer
 from experiments.bandit_controller import BanditController
 from experiments.lifecycle import Lifecycle
+from experiments.report import Report
 from experiments.rollout.controller import Controller
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
@@ -23,6 +25,8 @@ from servelens.clock import Clock
 from servelens.errors import ServelensError, Unavailable
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _KINDS_THAT_ACT: Final = ("canary", "bandit")
 # What was answered before the end is in the tables within seconds, and feedback and scores may take longer.
@@ -50,18 +54,24 @@ class ExperimentRunner:
 
     def run(self, stop: threading.Event | None = None) -> str:
         """Look at all; gives one line for each. Raises :class:`~servelens.errors.Unavailable` naming what failed."""
-        self._rollouts.recover()
-        lines, failures = [], []
+        failures: list[str] = []
+        self._attempt("decisions that were cut in two", self._rollouts.recover, failures)
+        looked: list[tuple[Standing, Report]] = []
         for standing in self._lifecycle.standings():
             if not (standing.is_live or self._lacks_its_last_look(standing)):
                 continue
             if stop is not None and stop.is_set():
                 break
-            try:
-                lines.append(f"{standing.experiment.name}: {self._look(standing)}")
-            except ServelensError as error:
-                logger.warning("experiment not looked at: experiment=%s: %s", standing.experiment.name, error)
-                failures.append(f"{standing.experiment.name}: {error}")
+            report = self._attempt(standing.experiment.name, partial(self._look, standing), failures)
+            if report is not None:
+                looked.append((standing, report))
+        lines = []
+        # A webhook may take its time: harm that is known is taken back before anybody is asked about anything else.
+        for standing, report in sorted(looked, key=lambda each: not _is_harmful(each[1])):
+            name = standing.experiment.name
+            said = self._attempt(name, partial(self._act, standing, report), failures)
+            if said is not None:
+                lines.append(f"{name}: {said}")
         if failures:
             raise Unavailable("; ".join(failures))
         return "\n".join(lines)
@@ -75,9 +85,26 @@ class ExperimentRunner:
         latest = self._store.latest(standing.experiment.name)
         return latest is None or latest["state"] != "stopped"
 
-    def _look(self, standing: Standing) -> str:
+    @staticmethod
+    def _attempt(what: str, action: Callable[[], _T], failures: list[str]) -> _T | None:
+        try:
+            return action()
+        except ServelensError as error:
+            logger.warning("experiment not looked at: experiment=%s: %s", what, error)
+            failures.append(f"{what}: {error}")
+        except (
+            Exception
+        ) as error:  # a fault of ours in one look must not keep harm in another from being found
+            logger.exception("experiment not looked at: experiment=%s", what)
+            failures.append(f"{what}: {error!r}")
+        return None
+
+    def _look(self, standing: Standing) -> Report:
         experiment = standing.experiment
-        report = self._analyzer_for(experiment.endpoint).analyze(experiment.name)
+        return self._analyzer_for(experiment.endpoint).analyze(experiment.name)
+
+    def _act(self, standing: Standing, report: Report) -> str:
+        experiment = standing.experiment
         if not standing.is_live or experiment.kind not in _KINDS_THAT_ACT:
             return report.verdict
         # Whoever changed it while the tables were read is to be heard.
@@ -88,3 +115,7 @@ class ExperimentRunner:
         began = self._store.phase_began(experiment.name, standing.experiment.phase)
         moved = self._bandits.step(standing, report, self._clock.now() - began)
         return f"{'moved its weights; ' if moved else ''}{report.verdict}"
+
+
+def _is_harmful(report: Report) -> bool:
+    return any(each.state == "breached" for each in report.guardrails)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -76,18 +76,18 @@ class Round:
             webhooks=Webhooks(),
             code_version=code_version(),
         )
-        self.runner = ExperimentRunner(
-            self.lifecycle,
-            self.store,
-            lambda endpoint: Analyzer(
-                self.catalog.tables(endpoint), self.store, self.clock, folder / "state"
-            ),
-            controller,
-            BanditController(self.lifecycle, self.log, self.clock),
-            self.clock,
+        self._controller = controller
+        self.runner = self.with_analyzers(
+            lambda endpoint: Analyzer(self.catalog.tables(endpoint), self.store, self.clock, folder / "state")
         )
         self._rng = np.random.default_rng(2)
         self._calls = 0
+
+    def with_analyzers(self, analyzer_for: Callable[[str], Analyzer]) -> ExperimentRunner:
+        bandits = BanditController(self.lifecycle, self.log, self.clock)
+        return ExperimentRunner(
+            self.lifecycle, self.store, analyzer_for, self._controller, bandits, self.clock
+        )
 
     def traffic(self, name: str, calls: int, failing: dict[str, float]) -> None:
         """Calls as the proxy would answer and record them now."""
@@ -219,6 +219,22 @@ def test_one_that_cannot_be_looked_at_stands_in_nobody_elses_way(scene: Round) -
         scene.runner.run()
     assert scene.store.latest("v8") is not None
     assert scene.store.latest("other") is None
+
+
+def test_a_fault_in_one_look_does_not_hide_harm_in_another(scene: Round) -> None:
+    for name in ("a", "z"):
+        scene.lifecycle.create(replace(BANDIT, name=name, share=50, share_from=50 * (name == "z")), by="ann")
+    scene.lifecycle.create(CANARY, by="ann")
+    scene.traffic("v8", 1500, {"champion": 0.02, "challenger": 0.2})
+
+    def analyzer_for(endpoint: str) -> Analyzer:
+        if endpoint == "summaries":
+            raise ZeroDivisionError("float division by zero")
+        return Analyzer(scene.catalog.tables(endpoint), scene.store, scene.clock)
+
+    with pytest.raises(Unavailable, match=r"a: ZeroDivisionError.*z: ZeroDivisionError"):
+        scene.with_analyzers(analyzer_for).run()
+    assert scene.lifecycle.standing("v8").outcome == "rolled_back"
 
 
 def test_a_stop_ends_the_round(scene: Round) -> None:
