@@ -1,7 +1,8 @@
 """Moves a bandit's weights: every ``every_s`` seconds a new phase with the weights that the report says.
 
 Invariant: weights change only by a new phase, so within a phase the logged probabilities are constant, which is what the
-estimates rest on. Every change is in the log of decisions with the numbers that it follows from.
+estimates rest on. Every change is in the log of decisions with the numbers that it follows from (one that a crash
+cuts off from its row is still a phase with its weights and its time).
 """
 
 from __future__ import annotations

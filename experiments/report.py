@@ -80,11 +80,28 @@ class AlwaysValidResult:
 
 @dataclass(frozen=True, slots=True)
 class RatioResult:
-    """The treatment's rate of failures over the control's, with its exact always-valid interval."""
+    """The treatment's rate of failures over the control's, with its exact always-valid interval; and for one look at a time
+    that was set before, the exact conditional test of two Poisson rates with its interval.
+    """
 
     estimate: float | None
     low: float | None
     high: float | None
+    fixed_p_value: float | None = None
+    fixed_low: float | None = None
+    fixed_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """Mann and Whitney's test for one look: the probability that an answer of the treatment has a higher value than one of the
+    control (ties count half), with Brunner and Munzel's interval.
+    """
+
+    probability: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +146,7 @@ class Comparison:
     fixed_q: float | None = None
     outlook: str = ""
     failure_ratio: RatioResult | None = None
+    ranks: RankResult | None = None
     committed: CommittedResult | None = None
     variance_removed: float | None = None
 

@@ -51,6 +51,7 @@ class ExperimentRunner:
         self._rollouts = rollouts
         self._bandits = bandits
         self._clock = clock
+        self._finished: set[str] = set()
 
     def run(self, stop: threading.Event | None = None) -> str:
         """Look at all; gives one line for each. Raises :class:`~servelens.errors.Unavailable` naming what failed."""
@@ -82,8 +83,13 @@ class ExperimentRunner:
             return False
         if self._clock.now() - standing.stopped_at < _ON_THEIR_WAY:
             return False
-        latest = self._store.latest(standing.experiment.name)
-        return latest is None or latest["state"] != "stopped"
+        name = standing.experiment.name
+        if name not in self._finished:
+            latest = self._store.latest(name)
+            if latest is None or latest["state"] != "stopped":
+                return True
+            self._finished.add(name)
+        return False
 
     @staticmethod
     def _attempt(what: str, action: Callable[[], _T], failures: list[str]) -> _T | None:

@@ -102,8 +102,35 @@ def _comparison(metric: Mapping[str, Any], comparison: Mapping[str, Any]) -> Ele
                 className="badges",
             ),
             html.Div(capital(comparison["reason"]), className="muted small"),
+            *(html.Div(words, className="muted small") for words in _more(comparison)),
         ]
     )
+
+
+def _more(comparison: Mapping[str, Any]) -> list[str]:
+    """What else the comparison says, where it says it; reports of an older release do not."""
+    more = []
+    ratio = comparison.get("failure_ratio")
+    if ratio and ratio["estimate"] is not None and ratio["low"] is not None:
+        high = formats.significant(ratio["high"]) if ratio["high"] is not None else "∞"
+        more.append(
+            f"{formats.significant(ratio['estimate'])} times the failures "
+            f"({formats.significant(ratio['low'])} to {high}, exact)"
+        )
+    ranks = comparison.get("ranks")
+    if ranks and ranks["probability"] is not None:
+        more.append(
+            f"higher than {comparison['control']} in {formats.percent(ranks['probability'], 1)} of pairs of answers"
+        )
+    if comparison.get("variance_removed") is not None:
+        more.append(f"history explains {formats.percent(comparison['variance_removed'], 0)} of the variance")
+    committed = comparison.get("committed")
+    if committed:
+        more.append(
+            f"{len(committed['looks'])} of {committed['planned_looks']} planned looks taken, "
+            f"{formats.percent(committed['fraction'], 0)} of the planned information"
+        )
+    return more
 
 
 def _spoken(metric: Mapping[str, Any]) -> str:

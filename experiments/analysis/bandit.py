@@ -17,7 +17,14 @@ from experiments.experiment import Experiment, Variant
 from experiments.measurement.measured import Measured, Measurements
 from experiments.report import AllocationResult
 from experiments.statistics import adaptive
-from experiments.statistics.effect import FEWEST_UNITS, NO_VARIANCE, TOO_LARGE, Spread, Undecided
+from experiments.statistics.effect import (
+    FEWEST_EVENTS,
+    FEWEST_UNITS,
+    NO_VARIANCE,
+    TOO_LARGE,
+    Spread,
+    Undecided,
+)
 from experiments.statistics.lift import Lift, fieller, relative
 from experiments.statistics.sequential import (
     DEFAULT_PLANNED_UNITS,
@@ -28,7 +35,7 @@ from experiments.statistics.sequential import (
 )
 from experiments.statistics.significance import FixedHorizon
 from experiments.statistics.statistic import Moments
-from experiments.statistics.thompson import Normal, probability_best, weights
+from experiments.statistics.thompson import Beta, Normal, Posterior, probability_best, weights
 
 METHOD = "normal mixture of weighted scores"
 
@@ -98,7 +105,7 @@ def allocation(experiment: Experiment, measurements: Measurements) -> tuple[Allo
     assert better is not None  # the definition's rules
     phases = _phases(experiment, measurements, measured)
     estimates = [adaptive.arm_estimate(phases, variant.name) for variant in experiment.variants]
-    known = [
+    known = _counted(experiment, measured) or [
         Normal(found.value, found.se) if math.isfinite(found.value) and found.se > 0 else None
         for found in estimates
     ]
@@ -109,6 +116,24 @@ def allocation(experiment: Experiment, measurements: Measurements) -> tuple[Allo
         AllocationResult(variant.name, chance, variant.weight, share * 100.0)
         for variant, chance, share in zip(experiment.variants, best, shares, strict=True)
     )
+
+
+def _counted(experiment: Experiment, measured: Measured) -> list[Posterior | None] | None:
+    """Exact posteriors of rates under a uniform prior, while some variant has too few of either outcome for a normal one.
+
+    How the units were allocated cannot change a posterior (the likelihood does not depend on it), so counts may be used
+    here, where they may not be in an estimate. ``None`` where counts are no independent draws, or are many.
+    """
+    if measured.metric.kind != "rate":
+        return None
+    sums = [
+        sum((m for (_, name), m in measured.cells.items() if name == variant.name), Moments())
+        for variant in experiment.variants
+    ]
+    outcomes = [min(arm.total, arm.records - arm.total) for arm in sums]
+    if min(outcomes) >= FEWEST_EVENTS or not all(arm.one_record_each for arm in sums):
+        return None
+    return [Beta(1.0 + arm.total, 1.0 + arm.records - arm.total) if arm.units else None for arm in sums]
 
 
 def _phases(experiment: Experiment, measurements: Measurements, measured: Measured) -> list[adaptive.Phase]:

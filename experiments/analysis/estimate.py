@@ -18,6 +18,8 @@ from experiments.statistics.cuped import CovariateMoments, CovariateStratum, adj
 from experiments.statistics.e_process import EventCounts, RateRatio, p_from_log_e, rate_ratio, two_arm_log_e
 from experiments.statistics.effect import CONTROL, TREATMENT, Crossing, Effect, Stratum, Undecided, effect
 from experiments.statistics.lift import Lift, lift
+from experiments.statistics.mann_whitney import MannWhitney
+from experiments.statistics.poisson import PoissonRates, poisson_rates
 from experiments.statistics.sequential import AlwaysValid, always_valid, log_e_value, normal_from_student
 from experiments.statistics.significance import FixedHorizon, fixed_horizon
 from experiments.statistics.statistic import CrossMoments, Moments
@@ -35,9 +37,9 @@ EXACT = "exact e-process"
 class Estimate:
     """One comparison's numbers. ``control`` and ``treatment`` are on the metric's scale.
 
-    ``log_e`` is the evidence of this look alone (NaN where the method has none), ``running`` the smallest p-value
-    of all looks (``None`` where none may be remembered). ``z`` and ``information_fraction`` are for a committed
-    horizon. ``ratio`` bounds the rates' ratio where that is exact.
+    ``log_e`` is the evidence of this look alone (NaN where the method has none), ``running`` the smallest p-value of all
+    looks (``None`` where none may be remembered). ``z`` and ``information_fraction`` are for a committed horizon. ``ratio``
+    bounds the rates' ratio where that is exact; ``fixed_ratio`` and ``ranks`` are for one look.
     """
 
     metric: Metric
@@ -52,6 +54,8 @@ class Estimate:
     information_fraction: float
     method: str
     ratio: RateRatio | None = None
+    fixed_ratio: PoissonRates | None = None
+    ranks: MannWhitney | None = None
     running: RunningP | None = None
     variance_removed: float | None = None
 
@@ -127,14 +131,15 @@ def of_effect(
     always = always_valid(found.difference, spread.se, spread.degrees, r, level)
     log_e = float(log_e_value(normal_from_student(found.difference / spread.se, spread.degrees), r))
     relative = lift(metric, found, spread, always.critical)
-    method, ratio, p_value = NORMAL, None, always.p_value
+    method, ratio, fixed_ratio, p_value = NORMAL, None, None, always.p_value
     if events is not None:
         exact = two_arm_log_e(events)
         if not math.isnan(exact):
             method, log_e, p_value = EXACT, exact, p_from_log_e(exact)
             always = AlwaysValid(p_value, always.low, always.high, always.critical, always.r)
             ratio = rate_ratio(events, level)
-    key = (metric.name, treatment.name)
+            fixed_ratio = _poisson(metric, found, level)
+    key = (evidence_key(metric, method, variance_removed), treatment.name)
     known = trusted and not math.isnan(p_value)
     running = memory.lower_p(*key, p_value, found.difference) if known else memory.running_p(*key)
     # Sums without what history explains are no counts, also when the metric is a rate.
@@ -153,9 +158,31 @@ def of_effect(
         information_fraction=_information_fraction(experiment, treatment, found),
         method=method,
         ratio=ratio,
+        fixed_ratio=fixed_ratio,
         running=running,
         variance_removed=variance_removed,
     )
+
+
+def _poisson(metric: Metric, found: Effect, level: float) -> PoissonRates | None:
+    """Failures per record; over several phases their exposures would have to be alike."""
+    if len(found.strata) != 1:
+        return None
+    (stratum,) = found.strata
+    arms = (stratum.treatment, stratum.control)
+    failures = [round(arm.records - arm.total if metric.better == "higher" else arm.total) for arm in arms]
+    return poisson_rates(failures[0], arms[0].records, failures[1], arms[1].records, level)
+
+
+def evidence_key(metric: Metric, method: str, variance_removed: float | None) -> str:
+    """What the smallest p-value is kept under: each method's own, since the smaller of two would be worth half as much.
+
+    Which method applies is a matter of the design and of the units (whether they come back, whether they have a past),
+    never of the outcome.
+    """
+    if variance_removed is not None:
+        return f"{metric.name} by history"
+    return metric.name if method == NORMAL else f"{metric.name} by {method}"
 
 
 def frozen_r(

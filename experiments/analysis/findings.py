@@ -27,6 +27,7 @@ from experiments.report import (
     FixedResult,
     LiftResult,
     LookResult,
+    RankResult,
     RatioResult,
     Role,
     Verdict,
@@ -142,11 +143,23 @@ def comparison_of(
         adjusted_p=finding.adjusted_p,
         fixed_q=finding.fixed_q,
         outlook=outlook(found, experiment, level_of(experiment, found.metric.name), verdict),
-        failure_ratio=None
-        if found.ratio is None
-        else RatioResult(found.ratio.estimate, found.ratio.low, found.ratio.high),
+        failure_ratio=_ratio_result(found),
+        ranks=None
+        if found.ranks is None
+        else RankResult(found.ranks.probability, found.ranks.low, found.ranks.high, found.ranks.p_value),
         committed=_committed_result(finding.committed),
         variance_removed=found.variance_removed,
+    )
+
+
+def _ratio_result(found: Estimate) -> RatioResult | None:
+    if found.ratio is None:
+        return None
+    ratio, fixed = found.ratio, found.fixed_ratio
+    if fixed is None:
+        return RatioResult(ratio.estimate, ratio.low, ratio.high)
+    return RatioResult(
+        ratio.estimate, ratio.low, ratio.high, fixed.p_value, fixed.ratio.low, fixed.ratio.high
     )
 
 

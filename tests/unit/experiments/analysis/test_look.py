@@ -69,6 +69,10 @@ def test_rates_with_one_record_a_unit_are_decided_exactly() -> None:
     assert found.failure_ratio is not None
     assert found.failure_ratio.low is not None
     assert found.failure_ratio.low > 1
+    assert found.failure_ratio.fixed_low is not None
+    assert found.failure_ratio.fixed_low > found.failure_ratio.low, "looking always costs width"
+    assert found.failure_ratio.fixed_p_value is not None
+    assert found.failure_ratio.fixed_p_value < 0.001
     clustered = _first(
         report_of(definition, _rows(600, records=3, failing=lambda v, u: u % 30 == 0)), "error_rate"
     )
@@ -167,6 +171,11 @@ def test_quantiles_are_compared_by_ranks() -> None:
     assert same.always_valid.low < 0 < same.always_valid.high
     assert same.fixed.low is not None
     assert same.always_valid.low < same.fixed.low, "looking always costs width"
+    assert slower.ranks is not None
+    assert slower.ranks.low is not None
+    assert slower.ranks.low > 0.5
+    assert slower.ranks.p_value is not None
+    assert slower.ranks.p_value < 0.001
 
 
 def test_clustered_quantiles_are_wider() -> None:
@@ -176,6 +185,7 @@ def test_clustered_quantiles_are_wider() -> None:
         report_of(replace(definition, unit="request"), _rows(1000, records=4)), "latency_ms:p90"
     )
     assert clustered.always_valid.method == "clustered ranks"
+    assert clustered.ranks is None, "ranks of a user's answers are not independent"
 
     def width(found: Comparison) -> float:
         assert found.fixed.low is not None
@@ -245,6 +255,16 @@ def test_a_bandit_moves_to_what_is_better_and_is_judged_by_logged_propensities()
     assert warm.always_valid.method == "normal mixture of weighted scores"
     assert (warm.verdict, hot.verdict) == ("better", "inconclusive")
     assert warm.difference == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_bandit_with_a_handful_of_failures_goes_by_their_counts() -> None:
+    """No variant has a standard error yet that would mean anything: one has never failed."""
+    definition = _bandit()
+    rows = _bandit_rows(definition, 90, {"champion": 0.9, "warm": 1.0, "hot": 0.5})
+    allocation = {each.variant: each for each in report_of(definition, rows).allocation}
+    assert allocation["warm"].probability_best is not None
+    assert allocation["warm"].probability_best > 0.85
+    assert allocation["hot"].next_weight < allocation["champion"].next_weight < allocation["warm"].next_weight
 
 
 def test_a_bandit_without_data_shares_evenly() -> None:
