@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from servelens.errors import Backpressure, ServelensError
 
@@ -29,7 +30,8 @@ def problem_response(
         "detail": detail,
     }
     body.update({name: value for name, value in extra.items() if value is not None})
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    # In ASCII, since what a caller sent and is told of need not be valid Unicode.
+    return Response(json.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -51,7 +53,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         errors = [{"field": ".".join(map(str, one["loc"])), "detail": one["msg"]} for one in error.errors()]
         detail = "; ".join(f"{one['field']}: {one['detail']}" for one in errors)
-        return problem_response(422, detail, errors=errors)
+        field = errors[0]["field"].partition(".")[2] or errors[0]["field"]
+        if error.errors()[0]["type"] == "json_invalid":
+            return problem_response(422, detail, errors=errors, field="body", fix="Send JSON.")
+        return problem_response(422, detail, errors=errors, field=field, fix="Correct the value.")
 
     async def http_error(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

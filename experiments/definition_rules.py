@@ -6,14 +6,22 @@ Light on purpose, as :mod:`experiments.experiment` is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from experiments.metrics import metric_for
+from experiments.metrics import Metric, metric_for
+from experiments.ramp import LONGEST_DAYS, LONGEST_S
 from servelens.errors import Invalid
 
 if TYPE_CHECKING:
     from experiments.experiment import Experiment
+
+_Part = TypeVar("_Part")
+_Made = TypeVar("_Made")
+
+_MOST_PHASES = 1_000_000  # the tables have 32 bits for one
+_MOST_VARIANTS = 100  # a look has 8 bits for one
+_MOST = 10**12  # more units or records than anybody has
 
 _WEIGHT_TOLERANCE = 1e-6
 _MAX_NAME = 200
@@ -29,6 +37,20 @@ def validate(experiment: Experiment) -> None:
     _validate_statistics(experiment)
     _validate_metrics(experiment)
     _validate_kind(experiment)
+
+
+def each_in_place(place: str, parts: Iterable[_Part], make: Callable[[_Part], _Made]) -> tuple[_Made, ...]:
+    """What ``make`` makes of each part of the list at ``place``.
+
+    Raises :class:`~servelens.errors.Invalid`, naming the part by its number, when one cannot be made.
+    """
+    made = []
+    for index, part in enumerate(parts):
+        try:
+            made.append(make(part))
+        except Invalid as error:
+            raise error.within(f"{place}[{index}]") from error
+    return tuple(made)
 
 
 def refuse_overlaps(experiments: Iterable[Experiment]) -> None:
@@ -102,20 +124,36 @@ def _validate_variants(experiment: Experiment) -> None:
         raise Invalid(
             "an experiment compares at least two variants", field="treatments", fix="Add a treatment."
         )
+    if experiment.kind == "canary" and len(experiment.treatments) != 1:
+        raise Invalid(
+            "a canary has one treatment", field="treatments", fix="Use kind: ab to compare several."
+        )
+    if len(experiment.variants) > _MOST_VARIANTS:
+        raise Invalid(
+            f"an experiment with {len(experiment.variants)} variants is not analysed",
+            field="treatments",
+            fix=f"Use at most {_MOST_VARIANTS - 1} of them.",
+        )
     names = [variant.name for variant in experiment.variants]
     if not all(names) or len(set(names)) != len(names):
         raise Invalid(
-            f"the variants' names are not distinct: {', '.join(names)}", field="treatments", fix="Rename one."
+            f"the variants' names are not distinct: {', '.join(names)}",
+            field="treatments",
+            fix="Give each its own name.",
         )
-    for variant in experiment.variants:
+    for place, variant in enumerate(experiment.variants):
         if not math.isfinite(variant.weight) or variant.weight < 0:
-            raise Invalid(f"the weight {variant.weight} is no percentage", field=f"{variant.name}.weight")
+            raise Invalid(
+                f"the weight {variant.weight} is no percentage",
+                field="control.weight" if place == 0 else f"treatments[{place - 1}].weight",
+                fix="Use 0 to 100.",
+            )
     total = math.fsum(variant.weight for variant in experiment.variants)
     if experiment.assigns and abs(total - 100.0) > _WEIGHT_TOLERANCE:
         raise Invalid(
-            f"the variants' weights add up to {total:g}",
+            f"adds up to {total:g} over control and treatments, not 100",
             field="weight",
-            fix="Let them add up to 100 (percent).",
+            fix="Change the weights so that they add up to 100 (percent).",
         )
 
 
@@ -130,8 +168,12 @@ def _validate_place(experiment: Experiment) -> None:
             field="share_from",
             fix=f"Use 0 to {100 - experiment.share:g}.",
         )
-    if experiment.phase < 0:
-        raise Invalid("a phase counts from 0", field="phase", fix="Raise it by one when weights change.")
+    if not 0 <= experiment.phase <= _MOST_PHASES:
+        raise Invalid(
+            f"a phase counts from 0 to {_MOST_PHASES}",
+            field="phase",
+            fix="Raise it by one when weights change.",
+        )
 
 
 def _validate_statistics(experiment: Experiment) -> None:
@@ -139,16 +181,28 @@ def _validate_statistics(experiment: Experiment) -> None:
         raise Invalid(
             f"{experiment.alpha} is no error probability", field="alpha", fix="Use 0.05, for example."
         )
-    if experiment.planned_units is not None and experiment.planned_units < 2:
+    if experiment.planned_units is not None and not 2 <= experiment.planned_units <= _MOST:
         raise Invalid(
-            "a plan needs at least 2 units", field="planned_units", fix="Leave it out for the default."
+            f"a plan has 2 to {_MOST} units", field="planned_units", fix="Leave it out for the default."
         )
-    for name in ("minimum_duration_s", "outcome_window_s", "cuped_days"):
+    for name, most in (
+        ("minimum_duration_s", LONGEST_S),
+        ("outcome_window_s", LONGEST_S),
+        ("cuped_days", LONGEST_DAYS),
+    ):
         value = getattr(experiment, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise Invalid(f"{value} is no length of time", field=name, fix="Use 0 or more.")
-    if experiment.minimum_events < 0:
-        raise Invalid("a number of events counts from 0", field="minimum_events")
+        if not 0 <= value <= most:
+            raise Invalid(
+                f"{value:g} is no length of time that anybody will see",
+                field=name,
+                fix=f"Use 0 to {most:.0f}.",
+            )
+    if not 0 <= experiment.minimum_events <= _MOST:
+        raise Invalid(
+            f"a number of events counts from 0 to {_MOST}",
+            field="minimum_events",
+            fix="Leave it out, or use 1000, for example.",
+        )
     if not 0 <= experiment.committed_looks <= 50:
         raise Invalid(
             f"{experiment.committed_looks} is no number of looks", field="committed_looks", fix="Use 0 to 50."
@@ -162,25 +216,31 @@ def _validate_statistics(experiment: Experiment) -> None:
 
 
 def _validate_metrics(experiment: Experiment) -> None:
-    for name in experiment.metrics:
-        metric_for(name)
-    named = (*experiment.primary_metrics, *experiment.secondary_metrics)
-    if len(set(named)) != len(named):
-        raise Invalid(
-            "a metric is named twice",
-            field="secondary_metrics",
-            fix="Name each metric once, the primary one apart.",
-        )
-    guarded = [guardrail.metric for guardrail in experiment.guardrails]
-    if len(set(guarded)) != len(guarded):
-        raise Invalid("a metric has two guardrails", field="guardrails", fix="Keep the stricter one.")
-    entities = {variant.served_entity for variant in experiment.variants}
-    for price in experiment.prices:
-        values = (price.input_per_million, price.output_per_million)
-        if not all(math.isfinite(value) and value >= 0 for value in values):
+    named: set[str] = set()
+    for field, name in _named_metrics(experiment):
+        _metric_in(field, name)
+        if name in named:
             raise Invalid(
-                f"{values} are no prices", field="prices", fix="Use numbers from 0 on, per million tokens."
+                f"{name} is named twice", field=field, fix="Name each metric once, the primary one apart."
             )
+        named.add(name)
+    guarded: set[str] = set()
+    for place, guardrail in enumerate(experiment.guardrails):
+        if guardrail.metric in guarded:
+            raise Invalid(
+                f"{guardrail.metric} has two guardrails",
+                field=f"guardrails[{place}].metric",
+                fix="Keep the stricter one.",
+            )
+        guarded.add(guardrail.metric)
+    entities = {variant.served_entity for variant in experiment.variants}
+    for place, price in enumerate(experiment.prices):
+        for name in ("input_per_million", "output_per_million"):
+            value = getattr(price, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise Invalid(
+                    f"{value} is no price", field=f"prices[{place}].{name}", fix="Use a number from 0 on."
+                )
     if any(metric_for(name).value == "cost" for name in experiment.metrics):
         missing = sorted(entities - {price.served_entity for price in experiment.prices})
         if missing:
@@ -191,18 +251,28 @@ def _validate_metrics(experiment: Experiment) -> None:
             )
 
 
+def _named_metrics(experiment: Experiment) -> Iterable[tuple[str, str]]:
+    """The metrics that are named for themselves, by field."""
+    yield "primary_metric", experiment.primary_metric
+    for field in ("co_primary_metrics", "secondary_metrics"):
+        for index, name in enumerate(getattr(experiment, field)):
+            yield f"{field}[{index}]", name
+
+
+def _metric_in(field: str, name: str) -> Metric:
+    try:
+        return metric_for(name)
+    except Invalid as error:
+        raise Invalid(error.message, field=field, fix=error.fix) from error
+
+
 def _validate_kind(experiment: Experiment) -> None:
-    if experiment.kind == "canary":
-        if len(experiment.treatments) != 1:
-            raise Invalid(
-                "a canary has one treatment", field="treatments", fix="Use kind: ab to compare several."
-            )
-        if not experiment.guardrails:
-            raise Invalid(
-                "a canary without a guardrail could only be promoted",
-                field="guardrails",
-                fix="Add one, for example {metric: error_rate, margin: 0.01}.",
-            )
+    if experiment.kind == "canary" and not experiment.guardrails:
+        raise Invalid(
+            "a canary without a guardrail could only be promoted",
+            field="guardrails",
+            fix="Add one, for example {metric: error_rate, margin: 0.01}.",
+        )
     for field, kind in (("rollout", "canary"), ("bandit", "bandit")):
         if getattr(experiment, field) is not None and experiment.kind != kind:
             raise Invalid(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
-from experiments.definition_rules import validate
+from experiments.definition_rules import each_in_place, validate
 from experiments.guardrail import Guardrail
 from experiments.ramp import Bandit, Ramp, Step, Webhook
 
@@ -170,12 +170,16 @@ def experiment_from_dict(definition: dict[str, Any]) -> Experiment:
     values = dict(definition)
     values["control"] = Variant(**values["control"])
     values["treatments"] = tuple(Variant(**variant) for variant in values["treatments"])
-    values["guardrails"] = tuple(Guardrail(**each) for each in values.get("guardrails", ()))
+    values["guardrails"] = each_in_place(
+        "guardrails", values.get("guardrails", ()), lambda each: Guardrail(**each)
+    )
     values["prices"] = tuple(Price(**each) for each in values.get("prices", ()))
     if values.get("rollout") is not None:
         rollout = dict(values["rollout"])
-        rollout["steps"] = tuple(Step(**step) for step in rollout["steps"])
-        rollout["webhooks"] = tuple(Webhook(**webhook) for webhook in rollout.get("webhooks", ()))
+        rollout["steps"] = each_in_place("rollout.steps", rollout["steps"], lambda step: Step(**step))
+        rollout["webhooks"] = each_in_place(
+            "rollout.webhooks", rollout.get("webhooks", ()), lambda webhook: Webhook(**webhook)
+        )
         values["rollout"] = Ramp(**rollout)
     if values.get("bandit") is not None:
         values["bandit"] = Bandit(**values["bandit"])

@@ -36,17 +36,15 @@ class Guardrail:
         if self.better is None and metric.better is None:
             raise Invalid(
                 f"nobody can say what is harm on {self.metric!r}",
-                field="guardrails.better",
+                field="better",
                 fix="Say better: higher, or better: lower.",
             )
         if not (math.isfinite(self.margin) and self.margin > 0):
-            raise Invalid(
-                f"{self.margin} is no margin", field="guardrails.margin", fix="Use a number above 0."
-            )
+            raise Invalid(f"{self.margin} is no margin", field="margin", fix="Use a number above 0.")
         if not 0 <= self.tolerance < self.margin:
             raise Invalid(
                 f"the tolerance {self.tolerance} is not under the margin {self.margin}",
-                field="guardrails.tolerance",
+                field="tolerance",
                 fix="Leave it out, or use a number from 0 to the margin.",
             )
 

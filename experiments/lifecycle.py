@@ -6,6 +6,7 @@ transaction under one lock (:mod:`experiments.lifecycle_change`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -263,9 +264,19 @@ def _check_weights(known: Experiment, weights: Mapping[str, float], step: int | 
             field=f"weights.{unknown[0]}",
             fix=f"Use {', '.join(names)}.",
         )
+    for name, weight in weights.items():
+        if not 0 <= weight <= 100:
+            raise Invalid(f"{weight} is no percentage.", field=f"weights.{name}", fix="Use 0 to 100.")
     if not known.assigns:
         raise Invalid(
             "a shadow experiment has no weights.", field="weights", fix="Change the endpoint's shadows."
+        )
+    total = math.fsum({**names, **weights}.values())
+    if abs(total - 100) > 1e-6:
+        raise Invalid(
+            f"the weights would add up to {total:g}, not 100.",
+            field="weights",
+            fix=f"Give {', '.join(names)} others.",
         )
     if step is not None and known.rollout is not None and not 0 <= step < len(known.rollout.steps):
         raise Invalid(

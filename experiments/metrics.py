@@ -111,9 +111,9 @@ def _plain(name: str) -> Metric:
     if known is not None:
         return known
     evaluator, feedback = name.removeprefix(_SCORE), name.removeprefix(_FEEDBACK)
-    if evaluator and evaluator != name:
+    if evaluator and evaluator != name and evaluator.isprintable():
         return Metric(name, f"average {evaluator}", "mean", "plain", "score", None)
-    if feedback and feedback != name:
+    if feedback and feedback != name and feedback.isprintable():
         return Metric(name, f"average feedback '{feedback}'", "mean", "plain", "feedback", "higher")
     names = ", ".join(sorted(set(_METRICS) - {"score:perplexity", "score:toxicity"}))
     raise Invalid(

@@ -5,7 +5,6 @@ Light on purpose: the proxy builds experiments.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -14,6 +13,10 @@ from urllib.parse import urlsplit
 from servelens.errors import Invalid
 
 DEFAULT_DEADLINE_S = 7 * 86_400.0
+LONGEST_DAYS = 3_650.0
+LONGEST_S = LONGEST_DAYS * 86_400.0
+
+_MOST_EVENTS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,18 @@ class Step:
         if not 0 < self.weight < 100:
             raise Invalid(
                 f"{self.weight} is no weight of a step in percent",
-                field="rollout.steps.weight",
+                field="weight",
                 fix="Use more than 0 and less than 100: a comparison needs both variants.",
             )
-        if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
-            raise Invalid(f"{self.duration_s} is no duration in seconds", field="rollout.steps.duration_s")
-        if self.events < 1:
+        if not 0 <= self.duration_s <= LONGEST_S:
             raise Invalid(
-                "a step needs at least one event", field="rollout.steps.events", fix="Use 100, for example."
+                f"{self.duration_s} is no duration in seconds",
+                field="duration_s",
+                fix=f"Use 0 to {LONGEST_S:.0f}.",
+            )
+        if not 1 <= self.events <= _MOST_EVENTS:
+            raise Invalid(
+                f"a step needs 1 to {_MOST_EVENTS} events", field="events", fix="Use 100, for example."
             )
 
 
@@ -52,19 +59,23 @@ class Webhook:
     timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Invalid(
-                f"{self.url!r} is no address", field="rollout.webhooks.url", fix="Use http(s)://host/path."
-            )
+        if not _is_address(self.url):
+            raise Invalid(f"{self.url!r} is no address", field="url", fix="Use http(s)://host/path.")
         if self.when not in ("before", "after"):
-            raise Invalid(
-                f"{self.when!r} is no time", field="rollout.webhooks.when", fix="Use before or after."
-            )
+            raise Invalid(f"{self.when!r} is no time", field="when", fix="Use before or after.")
         if not 0 < self.timeout_s <= 60:
-            raise Invalid(
-                f"{self.timeout_s} is no time limit", field="rollout.webhooks.timeout_s", fix="Use 1 to 60."
-            )
+            raise Invalid(f"{self.timeout_s} is no time limit", field="timeout_s", fix="Use 1 to 60.")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # of the host or the port
+        return False
+    # A request line has neither spaces nor what is not ASCII, and urlsplit drops line ends silently.
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +94,19 @@ class Ramp:
         object.__setattr__(self, "webhooks", tuple(self.webhooks))
         if not self.steps:
             raise Invalid("a rollout needs a step", field="rollout.steps", fix="Add one, or leave it out.")
-        for earlier, later in pairwise(self.steps):
+        for place, (earlier, later) in enumerate(pairwise(self.steps), start=1):
             if later.weight <= earlier.weight:
                 raise Invalid(
                     f"the weight goes from {earlier.weight:g} to {later.weight:g}",
-                    field="rollout.steps.weight",
+                    field=f"rollout.steps[{place}].weight",
                     fix="Let the weights rise from step to step.",
                 )
-        if not (math.isfinite(self.deadline_s) and self.deadline_s > 0):
-            raise Invalid(f"{self.deadline_s} is no time in seconds", field="rollout.deadline_s")
+        if not 0 < self.deadline_s <= LONGEST_S:
+            raise Invalid(
+                f"{self.deadline_s} is no time in seconds",
+                field="rollout.deadline_s",
+                fix=f"Leave it out, or use at most {LONGEST_S:.0f}.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +127,11 @@ class Bandit:
             raise Invalid(
                 f"{self.floor} is no floor", field="bandit.floor", fix="Use 0.05, for example: a probability."
             )
-        if not (math.isfinite(self.every_s) and self.every_s > 0):
-            raise Invalid(f"{self.every_s} is no time in seconds", field="bandit.every_s")
+        if not 0 < self.every_s <= LONGEST_S:
+            raise Invalid(
+                f"{self.every_s} is no time in seconds",
+                field="bandit.every_s",
+                fix=f"Leave it out, or use at most {LONGEST_S:.0f}.",
+            )
         if not 0 <= self.beta <= 1:
             raise Invalid(f"{self.beta} is no probability", field="bandit.beta", fix="Use 0.5 to 1.")

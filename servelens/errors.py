@@ -17,6 +17,8 @@ Foreign exceptions are translated at the boundary where they are caught, always 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class ServelensError(Exception):
     """Base of all errors that servelens raises on purpose.
@@ -35,8 +37,10 @@ class ServelensError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""
-        then = f" {self.fix}" if self.fix else ""
-        return f"{where}{self.message}{then}"
+        if not self.fix:
+            return f"{where}{self.message}"
+        end = "" if self.message.endswith((".", "!", "?", ":", ";")) else "."
+        return f"{where}{self.message}{end} {self.fix}"
 
 
 class Backpressure(ServelensError):
@@ -61,6 +65,14 @@ class Invalid(ServelensError):
     """The input is wrong and stays wrong: never retry."""
 
     status = 422
+
+    def within(self, place: str) -> Self:
+        """The same, said by who knows that the input is a part of a larger one, at ``place`` in it.
+
+        >>> str(Invalid("0 is no margin", field="margin", fix="Use 0.01.").within("guardrails[1]"))
+        'guardrails[1].margin: 0 is no margin. Use 0.01.'
+        """
+        return type(self)(self.message, field=f"{place}.{self.field}" if self.field else place, fix=self.fix)
 
 
 class InvalidSettings(Invalid):

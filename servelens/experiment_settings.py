@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field
 
+from experiments.definition_rules import each_in_place
 from experiments.experiment import Experiment, Price, Variant
 from experiments.guardrail import Guardrail
 from experiments.ramp import DEFAULT_DEADLINE_S, Bandit, Ramp, Step, Webhook
-from servelens.section import Name, Percentage, Positive, Section, refuse_duplicates
+from servelens.errors import Invalid
+from servelens.section import Name, Percentage, Positive, Section
 
 
-class VariantSettings(Section):
+class _Block(Section):
+    # A limit also refuses text that is no valid Unicode, which a database keeps and no answer could show.
+    model_config = ConfigDict(str_max_length=2_000)
+
+
+class VariantSettings(_Block):
     """One arm of an experiment."""
 
     served_entity: str = Field(description="The served entity that answers for this variant.")
@@ -24,7 +31,7 @@ class VariantSettings(Section):
     )
 
 
-class GuardrailSettings(Section):
+class GuardrailSettings(_Block):
     """What a treatment may not spoil."""
 
     metric: str = Field(description="`error_rate`, `latency_ms`, `latency_ms:p99` …")
@@ -38,7 +45,7 @@ class GuardrailSettings(Section):
     )
 
 
-class StepSettings(Section):
+class StepSettings(_Block):
     """One step of a canary."""
 
     weight: float = Field(gt=0, lt=100, description="The treatment's share of the experiment, in percent.")
@@ -46,7 +53,7 @@ class StepSettings(Section):
     events: int = Field(100, ge=1, description="Records of the treatment before the next step, at least.")
 
 
-class WebhookSettings(Section):
+class WebhookSettings(_Block):
     """Who hears of decisions."""
 
     url: str = Field(description="Address that gets a POST with the decision as JSON.")
@@ -56,7 +63,7 @@ class WebhookSettings(Section):
     timeout_s: float = Field(5.0, gt=0, le=60, description="Seconds to wait for the answer.")
 
 
-class RolloutSettings(Section):
+class RolloutSettings(_Block):
     """How a canary's weight rises."""
 
     steps: list[StepSettings] = Field(
@@ -72,7 +79,7 @@ class RolloutSettings(Section):
     webhooks: list[WebhookSettings] = Field(default_factory=list, description="Who hears of decisions.")
 
 
-class BanditSettings(Section):
+class BanditSettings(_Block):
     """How a bandit moves its weights."""
 
     floor: float = Field(0.05, gt=0, lt=0.5, description="Smallest probability of a variant.")
@@ -86,7 +93,7 @@ class BanditSettings(Section):
     )
 
 
-class PriceSettings(Section):
+class PriceSettings(_Block):
     """What a served entity's tokens cost."""
 
     served_entity: str = Field(description="Name of the served entity.")
@@ -94,7 +101,7 @@ class PriceSettings(Section):
     output_per_million: float = Field(ge=0, description="For a million tokens out.")
 
 
-class ExperimentSettings(Section):
+class ExperimentSettings(_Block):
     """A comparison of served entities on live traffic."""
 
     name: Name = Field(description="Name of the experiment, unique.")
@@ -160,28 +167,15 @@ class ExperimentSettings(Section):
     rollout: RolloutSettings | None = Field(None, description="A canary's way up.")
     bandit: BanditSettings | None = Field(None, description="A bandit's rules.")
 
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        arms = [self.control, *self.treatments]
-        refuse_duplicates([arm.name or arm.served_entity for arm in arms], "treatments", "variant")
-        given = [arm.weight for arm in arms if arm.weight is not None]
-        if self.kind in ("canary", "shadow") and given:
-            raise ValueError(
-                "weight: a canary's weights come from rollout.steps and a shadow has none. Leave 'weight' out."
-            )
-        if self.kind == "ab" and len(given) < len(arms):
-            raise ValueError("weight: is missing. Give every variant one; they add up to 100.")
-        if self.kind == "bandit" and given and len(given) < len(arms):
-            raise ValueError("weight: give every variant one, or none to begin equal.")
-        if given and abs(sum(given) - 100) > 1e-9:
-            raise ValueError(
-                f"weight: adds up to {sum(given):g} over control and treatments, not 100. "
-                "Change the weights so that they add up to 100."
-            )
-        return self
+    @property
+    def arms(self) -> dict[str, VariantSettings]:
+        """The variants, control first, by their place in the block."""
+        treatments = {f"treatments[{index}]": arm for index, arm in enumerate(self.treatments)}
+        return {"control": self.control, **treatments}
 
     def build(self) -> Experiment:
         """The experiment. Raises :class:`~servelens.errors.Invalid`, naming the field."""
+        self._refuse_weights()
         control, *treatments = self._variants()
         rollout = self.rollout
         return Experiment(
@@ -193,8 +187,10 @@ class ExperimentSettings(Section):
             primary_metric=self.primary_metric,
             co_primary_metrics=tuple(self.co_primary_metrics),
             secondary_metrics=tuple(self.secondary_metrics),
-            guardrails=tuple(
-                Guardrail(each.metric, each.margin, each.tolerance, each.better) for each in self.guardrails
+            guardrails=each_in_place(
+                "guardrails",
+                self.guardrails,
+                lambda each: Guardrail(each.metric, each.margin, each.tolerance, each.better),
             ),
             unit=self.unit,
             share=self.share,
@@ -216,18 +212,50 @@ class ExperimentSettings(Section):
             rollout=None
             if rollout is None
             else Ramp(
-                tuple(Step(step.weight, step.duration_s, step.events) for step in rollout.steps),
+                each_in_place(
+                    "rollout.steps",
+                    rollout.steps,
+                    lambda step: Step(step.weight, step.duration_s, step.events),
+                ),
                 rollout.deadline_s,
                 rollout.dry_run,
-                tuple(Webhook(each.url, each.when, each.timeout_s) for each in rollout.webhooks),
+                each_in_place(
+                    "rollout.webhooks",
+                    rollout.webhooks,
+                    lambda each: Webhook(each.url, each.when, each.timeout_s),
+                ),
             ),
             bandit=None
             if self.bandit is None
             else Bandit(self.bandit.floor, self.bandit.every_s, self.bandit.beta),
         )
 
+    def _refuse_weights(self) -> None:
+        """Weights that are missing or too many. That they add up is for the experiment to say."""
+        given = [place for place, arm in self.arms.items() if arm.weight is not None]
+        missing = [place for place in self.arms if place not in given]
+        if self.kind in ("canary", "shadow") and given:
+            come_from = (
+                "come from rollout.steps" if self.kind == "canary" else "have no meaning: it answers nobody"
+            )
+            raise Invalid(
+                f"the weights of a {self.kind} {come_from}.", field=f"{given[0]}.weight", fix="Leave it out."
+            )
+        if self.kind == "ab" and missing:
+            raise Invalid(
+                "is missing.",
+                field=f"{missing[0]}.weight",
+                fix="Give every variant one, in percent; they add up to 100.",
+            )
+        if self.kind == "bandit" and given and missing:
+            raise Invalid(
+                "is missing, where other variants have one.",
+                field=f"{missing[0]}.weight",
+                fix="Give every variant one, or none to begin equal.",
+            )
+
     def _variants(self) -> list[Variant]:
-        arms = [self.control, *self.treatments]
+        arms = list(self.arms.values())
         if self.kind == "canary":
             first = (self.rollout or RolloutSettings()).steps[0].weight
             weights = [100.0 - first, *(first for _ in self.treatments)]

@@ -286,10 +286,10 @@ class Settings(Section):
                 )
         built: list[Experiment] = []
         for index, experiment in enumerate(self.experiments):
-            for arm in (experiment.control, *experiment.treatments):
+            for place, arm in experiment.arms.items():
                 if arm.served_entity not in entities[experiment.endpoint]:
                     raise ValueError(
-                        f"experiments[{index}]: endpoint '{experiment.endpoint}' has no served entity "
+                        f"experiments[{index}].{place}.served_entity: endpoint '{experiment.endpoint}' has no served entity "
                         f"'{arm.served_entity}'. Use one of: {', '.join(entities[experiment.endpoint])}."
                     )
             if experiment.kind == "shadow":
@@ -297,19 +297,22 @@ class Settings(Section):
             try:
                 built.append(experiment.build())
             except Invalid as error:
-                raise ValueError(f"experiments[{index}].{error}") from error
+                raise ValueError(str(error.within(f"experiments[{index}]"))) from error
         try:
             refuse_overlaps(built)
         except Invalid as error:
-            raise ValueError(str(error)) from error
+            line = str(error)
+            for index, each in enumerate(built):  # in the file, blocks are counted
+                line = line.replace(f"experiments[{each.name}].", f"experiments[{index}].")
+            raise ValueError(line) from error
         return self
 
     def _refuse_missing_shadow(self, index: int, experiment: ExperimentSettings) -> None:
         endpoint = next(one for one in self.endpoints if one.name == experiment.endpoint)
         shadows = [shadow.served_entity_name for shadow in endpoint.config.shadows]
-        for arm in experiment.treatments:
-            if arm.served_entity not in shadows:
+        for place, arm in experiment.arms.items():
+            if place != "control" and arm.served_entity not in shadows:
                 raise ValueError(
-                    f"experiments[{index}].treatments: '{arm.served_entity}' is no shadow of '{endpoint.name}'. "
+                    f"experiments[{index}].{place}.served_entity: '{arm.served_entity}' is no shadow of '{endpoint.name}'. "
                     f"Add it to config.shadows (there are: {', '.join(shadows) or 'none'})."
                 )

@@ -47,16 +47,18 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
         ) from error
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise InvalidSettings(f"{path} is not YAML{where}: {problem}.", fix="Correct that line.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidSettings(
+            f"{path} is not YAML{yaml_mistake(error)}.", fix="Correct that line."
+        ) from error
     if not isinstance(raw, dict):
         raise InvalidSettings(
             f"{path} must hold keys such as 'endpoints:'.", fix="See docs/settings.md for an example."
         )
-    raw = _interpolated(raw, environment, "")
+    try:
+        raw = _interpolated(raw, environment, "")
+    except RecursionError as error:
+        raise InvalidSettings(f"{path} has no end.", fix="Leave out what refers to itself.") from error
     for variable, keys in _OVERRIDES.items():
         if variable in environment:
             section = raw
@@ -68,6 +70,22 @@ def load_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     except ValidationError as error:
         raise _first_line(error, path) from error
     return _with_folders(settings, path.resolve().parent)
+
+
+def yaml_mistake(error: yaml.YAMLError | ValueError | RecursionError) -> str:
+    """Where it is and what it is, in one line. A ``ValueError`` is of a number or a date that is none, a
+    ``RecursionError`` of too many brackets.
+
+    >>> try:
+    ...     yaml.safe_load("a: [1")
+    ... except yaml.YAMLError as error:
+    ...     yaml_mistake(error)
+    " at line 1, column 6: expected ',' or ']', but got '<stream end>'"
+    """
+    mark = getattr(error, "problem_mark", None)
+    where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or "it is not YAML"
+    return f"{where}: {problem}"
 
 
 def secrets_of_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

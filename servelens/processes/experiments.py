@@ -28,7 +28,7 @@ from servelens.database import Database
 from servelens.errors import Invalid
 from servelens.processes.person import user
 from servelens.settings import Settings
-from servelens.settings_file import load_settings
+from servelens.settings_file import load_settings, yaml_mistake
 
 _CANNOT_SAY = "—"
 
@@ -75,7 +75,7 @@ def list_all(config: Path, *, with_ended: bool, as_json: bool) -> int:
             _time(standing.started_at),
             verdicts[one.name] or _CANNOT_SAY,
         )
-    _print(table)
+    print_out(table)
     if not found:
         sys.stderr.write("There is no experiment. Those that have ended: --all.\n")
     return 0
@@ -110,13 +110,13 @@ def show(config: Path, name: str, *, as_json: bool) -> int:
     ):
         if value is not None:
             facts.add_row(label, value)
-    _print(facts)
+    print_out(facts)
     table = Table("variant", "served entity", "weight")
     for variant in one.variants:
         table.add_row(
             variant.name, variant.served_entity, f"{variant.weight:g} %" if one.assigns else _CANNOT_SAY
         )
-    _print(table)
+    print_out(table)
     return 0
 
 
@@ -180,7 +180,7 @@ def decisions(config: Path, name: str, limit: int, *, as_json: bool) -> int:
         when = _time(datetime.fromisoformat(each["decided_at"]))
         step, phase = str(each["step"] + 1), str(each["phase"])
         table.add_row(when, each["decision"], each["by"], step, phase, done, each["reason"])
-    _print(table)
+    print_out(table)
     return 0
 
 
@@ -196,10 +196,16 @@ def _open(config: Path) -> Iterator[_Opened]:
 
 
 def block_of(file: Path) -> dict[str, Any]:
+    """The one block that ``file`` holds. Raises :class:`~servelens.errors.Invalid`, naming the file and the line."""
     try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"{file} cannot be read: {error}", fix="Make it a YAML file.") from error
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Invalid(f"{file} cannot be read: {why}.", fix="Name a YAML file.") from error
+    try:
+        body = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Invalid(f"{file} is not YAML{yaml_mistake(error)}.", fix="Correct that line.") from error
     if not isinstance(body, dict):
         raise Invalid(f"{file} holds no experiment.", fix="Write one block, with keys such as 'name:'.")
     return body
@@ -210,7 +216,7 @@ def _say(standing: Standing, as_json: bool) -> int:
         return _write(standing.to_dict())
     one = standing.experiment
     where = f" on {one.endpoint}, phase {one.phase}" if standing.is_live else ""
-    _print(f"Experiment '{one.name}' is {_state(standing)}{where}.")
+    print_out(f"Experiment '{one.name}' is {_state(standing)}{where}.")
     return 0
 
 
@@ -244,7 +250,8 @@ def _write(document: dict[str, Any]) -> int:
     return 0
 
 
-def _print(what: Table | str) -> None:
+def print_out(what: Table | str) -> None:
+    """On standard output, and whole when that is no terminal."""
     console = Console(highlight=False, markup=False, soft_wrap=isinstance(what, str))
     if not console.is_terminal:  # a pipe has no width that columns would have to be cut to
         console.width = 500

@@ -185,7 +185,7 @@ async def test_share_and_weights_change(client: httpx.AsyncClient, scene: Api) -
         ({"share": 50}, {"if-match": "x"}, (422, "If-Match")),
         ({"share": 0}, {}, (422, "share")),
         ({}, {}, (422, "share")),
-        ({"weights": {"champion": 30, "challenger": 60}}, {}, (422, "weight")),
+        ({"weights": {"champion": 30, "challenger": 60}}, {}, (422, "weights")),
         ({"weights": {"nobody": 100}}, {}, (422, "weights.nobody")),
     ):
         status, answer = await change(body, **headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -298,6 +299,34 @@ def test_a_block_that_is_refused_is_said_and_taken_once_there_is_room(worker: Wo
     assert chosen(worker.next()) == ("ab", "challenger")
     assert worker.lifecycle.generation() == generation + 2
     assert worker.source() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"primary_metric": "nonsense"}, "experiments[1].primary_metric"),
+        ({"guardrails": [{"metric": "error_rate", "margin": 0}]}, "experiments[1].guardrails[0].margin"),
+        ({"kind": "canary"}, "experiments[1].control.weight"),
+        ({"endpoint": "chat"}, "experiments[1].share_from"),
+    ],
+)
+def test_a_block_that_is_wrong_takes_nothing_along(
+    worker: Worker, changes: dict[str, Any], place: str
+) -> None:
+    worker.write(two(), two("embed"), experiments=[ab("ab"), ab("fine", "embed")])
+    worker.next()
+    wrong = {**ab("fine", "embed"), **changes}
+    worker.write(two(), two("embed"), two("more"), experiments=[ab("ab"), wrong])
+    for _ in range(2):
+        with pytest.raises(InvalidSettings, match=re.escape(f"servelens.yaml: {place}: ")):
+            worker.source()
+    assert chosen(worker.source.snapshot) == ("ab", "challenger")
+    assert chosen(worker.source.snapshot, "embed") == ("fine", "challenger")
+    assert [each.state for each in worker.lifecycle.standings()] == ["running", "running"]
+    worker.write(two(), two("embed"), two("more"), experiments=[ab("ab"), ab("fine", "embed")])
+    assert list(worker.next().endpoints) == ["chat", "embed", "more"]
+    assert worker.source() is None
+    assert [each.revision for each in worker.lifecycle.standings()] == [1, 1]
 
 
 def test_all_that_is_wrong_is_said_at_once(worker: Worker) -> None:

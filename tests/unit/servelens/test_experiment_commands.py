@@ -148,8 +148,8 @@ def test_decisions_are_listed(installation: Installation) -> None:
         ({"control": {"served_entity": "c", "weight": 50}}, "control.served_entity", "Use one of: a, b"),
         ({"shares": 5}, "shares", "no such field"),
         ({"control": {"served_entity": "a", "weight": 40}}, "weight", "adds up to 90"),
-        ({"kind": "canary"}, "weight", "rollout.steps"),
-        ({"primary_metric": "nonsense"}, "metric", "nonsense"),
+        ({"kind": "canary"}, "control.weight", "rollout.steps"),
+        ({"primary_metric": "nonsense"}, "primary_metric", "nonsense"),
         (
             {
                 "kind": "shadow",

@@ -114,7 +114,7 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
             "data_dir: data",
             "data_dir: data\nexperiments: [{name: e, endpoint: chat, control: {served_entity: champion, weight: 50},"
             " treatments: [{served_entity: nobody, weight: 50}]}]",
-            "experiments[0]: endpoint 'chat' has no served entity 'nobody'.",
+            "experiments[0].treatments[0].served_entity: endpoint 'chat' has no served entity 'nobody'.",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.ramp import Ramp, Step
+from experiments.ramp import LONGEST_S, Ramp, Step
 from experiments.report import GuardrailResult
 from experiments.rollout.decision import Cause, Decision, Evidence, Kind, Progress, decide
 from tests.unit.experiments.records import START
@@ -282,9 +282,9 @@ RAMPS = st.builds(
         tuple(Step(weight, duration, events) for weight in sorted(weights)), deadline
     ),
     st.sets(st.integers(1, 99), min_size=1, max_size=5),
-    st.sampled_from([0.0, 600.0, 1e300]),
+    st.sampled_from([0.0, 600.0, LONGEST_S]),
     st.integers(1, 1_000),
-    st.sampled_from([1.0, 86_400.0, 1e300]),
+    st.sampled_from([1.0, 86_400.0, LONGEST_S]),
 )
 
 

@@ -90,11 +90,8 @@ def test_nobody_there_refuses() -> None:
     assert "refused" in answer.detail
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:99999/", f"http://{'a' * 70}.example/", "http://127.0.0.1/ä b"]
-)
-def test_an_address_that_is_none_refuses(url: str) -> None:
-    answer = ask(url)
+def test_an_address_that_is_none_refuses() -> None:
+    answer = ask(f"http://{'a' * 70}.example/")
     assert (answer.ok, answer.status) == (False, None)
     assert answer.detail.startswith("could not be reached: ")
 
