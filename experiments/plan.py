@@ -20,6 +20,7 @@ from experiments.experiment import Experiment, Variant
 from experiments.guardrail import Guardrail
 from experiments.measurement.measure import measure
 from experiments.metrics import metric_for
+from experiments.ramp import LONGEST_DAYS
 from experiments.report import plain
 from experiments.statistics.group_sequential import GroupSequentialDesign
 from experiments.statistics.power import (
@@ -42,6 +43,9 @@ from servelens.errors import Invalid
 DEFAULT_POWER = 0.8
 DEFAULT_EFFECT = 0.05
 DEFAULT_DAYS = 7.0
+# Beyond these there is nothing to plan, and numbers of units are no integers any more.
+_SMALLEST_EFFECT = 1e-6
+_LARGEST_POWER = 0.9999
 _LOOKS = 5
 
 
@@ -112,11 +116,11 @@ def make_plan(
     Raises :class:`~servelens.errors.Invalid`, naming the field, for an impossible effect, power or window, and
     :class:`~servelens.errors.Unavailable` when the tables cannot be read.
     """
-    if not (math.isfinite(days) and days > 0):
+    if not 0 < days <= LONGEST_DAYS:
         raise Invalid(f"{days} is no window in days", field="days", fix="Use 7, for example.")
-    if not (math.isfinite(effect) and effect > 0):
+    if not _SMALLEST_EFFECT <= effect < math.inf:
         raise Invalid(f"{effect} is no change to look for", field="effect", fix="Use 0.05 for 5 %.")
-    if not 0 < power < 1:
+    if not 0 < power <= _LARGEST_POWER:
         raise Invalid(f"{power} is no power", field="power", fix="Use 0.8, for example.")
     recent = _recent(experiment, tables, now - timedelta(days=days), now)
     units = max((moments.units for moments in recent.values()), default=0)

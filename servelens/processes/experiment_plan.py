@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.experiment import Experiment
@@ -21,7 +20,7 @@ from servelens.control.experiment_requests import requested_experiment
 from servelens.control.store import EndpointStore
 from servelens.database import Database
 from servelens.errors import Missing
-from servelens.processes.experiments import block_of
+from servelens.processes.experiments import block_of, print_out
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 
@@ -70,9 +69,8 @@ def _experiment(settings: Settings, database: Database, endpoints: EndpointStore
 
 
 def _show(plan: ExperimentPlan) -> None:
-    console = Console()
     window = "day" if plan.window_days == 1 else f"{plan.window_days:g} days"
-    console.print(
+    print_out(
         f"{plan.experiment} on {plan.endpoint}: {plan.units_per_day:,.0f} {plan.unit}s a day over the last {window}.\n"
         f"To find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % (alpha {plan.alpha:g}):"
     )
@@ -83,15 +81,13 @@ def _show(plan: ExperimentPlan) -> None:
         _add(table, each)
     for each in plan.guardrails:
         _add(table, each, prefix="guardrail: ")
-    console.print(table)
+    print_out(table)
     for each in plan.metrics:
         if each.detectable is not None:
             given = (
                 f"{plan.planned_units:,} {plan.unit}s" if plan.run_days is None else f"{plan.run_days:g} days"
             )
-            console.print(
-                f"With {given}, a change of {each.detectable * 100:+.3g} % in {each.label} is found."
-            )
+            print_out(f"With {given}, a change of {each.detectable * 100:+.3g} % in {each.label} is found.")
 
 
 def _add(table: Table, plan: MetricPlan, prefix: str = "") -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.decision_log import DecisionLog
+from experiments.lifecycle import Lifecycle
 from experiments.replay import Difference, Replay, replay
 from experiments.replay_decisions import DecisionReplay, replay_decision
 from experiments.report import plain
@@ -18,7 +19,7 @@ from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
-from servelens.errors import Conflict
+from servelens.errors import Conflict, Missing
 from servelens.settings_file import load_settings
 
 _SHOWN = 10
@@ -39,8 +40,13 @@ def run(config: Path, name: str, *, looks: int, as_json: bool) -> int:
         clock = SystemClock()
         endpoints = open_endpoint_store(settings, database, clock)
         store = ExperimentStore(database, clock)
-        experiment = store.get(name).experiment
-        reports = store.history(name, limit=looks)
+        try:
+            experiment = Lifecycle(database, clock).standing(name).experiment
+            reports = store.history(name, limit=looks)
+        except Missing:
+            if name not in {each.name for each in settings.experiments}:
+                raise
+            reports = []  # nobody has served the file that has it yet
         if not reports:
             raise Conflict(
                 f"experiment '{name}' has not been analysed yet, so there is nothing to replay",
