@@ -128,7 +128,7 @@ def test_a_plan_in_words_and_in_numbers(installation: Installation) -> None:
         assert metric["label"] in text
         for need in metric["needs"]:
             assert f"{need['units']:,}" in text
-    assert f"With the planned 5,000 users, a change of {latency['detectable'] * 100:+.3g} %" in text
+    assert f"With 5,000 users, a change of {latency['detectable'] * 100:+.3g} %" in text
 
 
 def test_a_file_is_planned_as_the_experiment_of_that_name_is(installation: Installation) -> None:
@@ -182,8 +182,10 @@ def test_report_then_replay(installation: Installation) -> None:
     assert second["metrics"][0]["name"] == "latency_ms"
 
     text = installation.said("replay", "tone", "--looks", "5")
-    assert text.splitlines() == [f"{second['as_of']}  agrees", f"{first['as_of']}  agrees"]
-    (newest,) = json.loads(installation.said("replay", "tone", "--json"))
+    assert text.splitlines() == [f"{second['as_of']}  report: agrees", f"{first['as_of']}  report: agrees"]
+    document = json.loads(installation.said("replay", "tone", "--json"))
+    (newest,) = document["reports"]
+    assert document["decisions"] == []
     assert (newest["as_of"], newest["outcome"], newest["differences"]) == (second["as_of"], "agrees", [])
     assert newest["reported_by"] == newest["replayed_by"]
 
@@ -202,15 +204,15 @@ def test_a_report_that_was_damaged_is_named_with_the_value(installation: Install
     result = installation.run("replay", "tone", "--looks", "2")
     assert result.exit_code == 1
     newest, difference, older = result.stdout.splitlines()
-    assert newest.endswith("  DIFFERS")
+    assert newest.endswith("  report: DIFFERS")
     path, _, values = difference.strip().partition(": ")
     assert path == "metrics[0].variants.a.estimate"
     reported, replayed = (float(each.split()[0]) for each in values.split(", "))
     assert (reported, replayed) == (estimate + 1, pytest.approx(estimate))
-    assert older.endswith("  agrees")
+    assert older.endswith("  report: agrees")
     as_json = installation.run("replay", "tone", "--json")
     assert as_json.exit_code == 1
-    assert [each["path"] for each in json.loads(as_json.stdout)[0]["differences"]] == [path]
+    assert [each["path"] for each in json.loads(as_json.stdout)["reports"][0]["differences"]] == [path]
 
 
 def test_a_look_whose_files_are_gone_cannot_be_replayed(installation: Installation) -> None:
