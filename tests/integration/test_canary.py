@@ -227,8 +227,10 @@ def test_one_that_fails_often_is_taken_back(
     replayed = command(system, "replay", "worse", "--looks", "1000")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     looks = replayed.stdout.splitlines()
-    assert all(look.endswith("  agrees") for look in looks), looks
-    assert standing["report"]["as_of"] == looks[0].split()[0]
+    assert all(look.endswith(": agrees") for look in looks), looks
+    assert any("  decision roll_back: agrees" in look for look in looks)
+    reports = [look for look in looks if look.endswith("  report: agrees")]
+    assert reports[0].split()[0] == standing["report"]["as_of"]
 
 
 def test_a_good_one_goes_up_its_steps_and_is_promoted(api: Api, users_of: Callable[[str], Users]) -> None:
