@@ -17,6 +17,7 @@ from experiments.statistics.lift import Lift
 from experiments.statistics.ratio_check import RatioCheck
 
 _MANY_TIMES = 1.0
+_TOO_MANY_TIMES = 1e6
 
 
 def judge(found: Estimate, committed: Committed | None, *, decided: bool) -> tuple[Verdict, str]:
@@ -155,7 +156,7 @@ def lift_words(lift: Lift) -> str:
     if near * far > 0 and max(near, far) < _MANY_TIMES:
         return f"{_change(lift.estimate)} ({_percent(near)} to {_percent(far)})"
     if near >= _MANY_TIMES:
-        return f"{_change(lift.estimate)} ({_number(1 + near)} to {_number(1 + far)} times)"
+        return f"{_change(lift.estimate)} ({_times(near)} to {_times(far)} times)"
     return f"{_change(lift.estimate)} (between {_change(near)} and {_change(far)})"
 
 
@@ -165,8 +166,13 @@ def _percent(relative: float) -> str:
 
 def _change(relative: float) -> str:
     if relative >= _MANY_TIMES:
-        return f"{_number(1 + relative)} times as high"
+        return f"{_times(relative)} times as high"
     return f"{_percent(relative)} {'higher' if relative >= 0 else 'lower'}"
+
+
+def _times(relative: float) -> str:
+    # A bound that bounds nothing may have twenty digits, and the last of them hang on the order of an addition.
+    return _number(1 + relative) if relative < _TOO_MANY_TIMES else "over a million"
 
 
 def _number(value: float) -> str:

@@ -102,5 +102,8 @@ def test_changes_are_in_words() -> None:
     assert lift_words(Lift(-0.12, -0.16, -0.08)) == "12 % lower (8 % to 16 %)"
     assert lift_words(Lift(6.0, 4.0, 9.0)) == "7 times as high (5 to 10 times)"
     assert lift_words(Lift(0.8, 0.6, 1.2)) == "80 % higher (between 60 % higher and 2.2 times as high)"
+    wide = "7 times as high (between 50 % lower and over a million times as high)"
+    assert lift_words(Lift(6.0, -0.5, 1.2782670590960315e22)) == wide
+    assert lift_words(Lift(6e5, 5.0, 2e6)) == "600,001 times as high (6 to over a million times)"
     assert lift_words(Lift(0.5, math.nan, math.nan)) == "50 % higher"
     assert "cannot be put in percent" in lift_words(Lift(math.nan, math.nan, math.nan))
