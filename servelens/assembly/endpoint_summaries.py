@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+from dashboard.followed_list import FollowedList
 from dashboard.services import EndpointSummary, EntitySummary
 from servelens.clock import Clock
 from servelens.control.store import EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.errors import ServelensError
-
-logger = logging.getLogger(__name__)
-
-_FRESH_S = 1.0
 
 
-class EndpointSummaries(Sequence[EndpointSummary]):
-    """All endpoints, at most a second old; while the database is away, as they were. Any thread may read."""
+class EndpointSummaries(FollowedList[EndpointSummary]):
+    """All endpoints, oldest first."""
 
     def __init__(self, store: EndpointStore, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._known: tuple[EndpointSummary, ...] = ()
-        self._generation = -1
-        self._fresh_until = clock.monotonic()
+        super().__init__("endpoints", store.generation, partial(_read, store), clock)
 
-    @overload
-    def __getitem__(self, index: int) -> EndpointSummary: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[EndpointSummary]: ...
-    def __getitem__(self, index: int | slice) -> EndpointSummary | Sequence[EndpointSummary]:
-        return self._now()[index]
 
-    def __len__(self) -> int:
-        return len(self._now())
-
-    def _now(self) -> tuple[EndpointSummary, ...]:
-        with self._lock:
-            now = self._clock.monotonic()
-            if now >= self._fresh_until:
-                self._fresh_until = now + _FRESH_S
-                try:
-                    self._refresh()
-                except ServelensError as error:
-                    logger.warning("list of endpoints not refreshed: %s", error)
-            return self._known
-
-    def _refresh(self) -> None:
-        if self._store.generation() != self._generation:
-            self._generation, endpoints = self._store.state()
-            self._known = tuple(_summary(endpoint) for endpoint in endpoints)
+def _read(store: EndpointStore) -> tuple[int, list[EndpointSummary]]:
+    generation, endpoints = store.state()
+    return generation, [_summary(endpoint) for endpoint in endpoints]
 
 
 def _summary(endpoint: StoredEndpoint) -> EndpointSummary:
