@@ -41,6 +41,12 @@ class Guardrail:
             )
         if not (math.isfinite(self.margin) and self.margin > 0):
             raise Invalid(f"{self.margin} is no margin", field="margin", fix="Use a number above 0.")
+        if metric.kind == "rate" and self.margin >= 1:
+            raise Invalid(
+                f"a margin of {self.margin:g} on a rate allows everything",
+                field="margin",
+                fix="Use 0.01 for one percentage point.",
+            )
         if not 0 <= self.tolerance < self.margin:
             raise Invalid(
                 f"the tolerance {self.tolerance} is not under the margin {self.margin}",

@@ -64,7 +64,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class MetricPlan:
-    """One metric and treatment. ``detectable`` is the smallest relative change that the planned units or days find; null where
+    """One metric and treatment.
+
+    ``effect`` is the relative change to find (of a guardrail, the margin to rule out), in the direction that is hoped for where
+    the metric can go there. ``detectable`` is the smallest relative change that the planned units or days find; null where
     nothing was planned. ``reason`` says why there is no plan.
     """
 
@@ -72,6 +75,7 @@ class MetricPlan:
     label: str
     treatment: str
     baseline: float | None
+    effect: float | None
     needs: tuple[Need, ...]
     detectable: float | None
     reason: str | None
@@ -188,8 +192,8 @@ def _metric_plan(
     wanted = -effect if metric.better == "lower" else effect
     try:
         found, split = baseline(metric, recent, days), _split(experiment, treatment)
-        if metric.kind == "rate" and metric.better == "higher":
-            wanted = min(wanted, (1.0 - found.mean) / found.mean * 0.999)
+        if metric.kind == "rate" and found.mean * (1.0 + wanted) >= 1.0:
+            wanted = -effect  # what is nearly always so can only become less so
         level = level_of(experiment, name)
         needs = tuple(
             _need(design, plan(found, split, wanted, looks, power))
@@ -199,7 +203,7 @@ def _metric_plan(
         detectable = _detectable(units, found, split, level, power, increase=wanted > 0)
     except Invalid as error:
         return _unplanned(name, treatment, error.message)
-    return MetricPlan(name, metric.label, treatment.name, _shown(found), needs, detectable, None)
+    return MetricPlan(name, metric.label, treatment.name, _shown(found), wanted, needs, detectable, None)
 
 
 def _guardrail_plan(
@@ -224,7 +228,7 @@ def _guardrail_plan(
         needs = (_need("always valid", guardrail_plan(found, split, relative, looks, power)),)
     except Invalid as error:
         return _unplanned(metric.name, treatment, error.message)
-    return MetricPlan(metric.name, metric.label, treatment.name, _shown(found), needs, None, None)
+    return MetricPlan(metric.name, metric.label, treatment.name, _shown(found), relative, needs, None, None)
 
 
 def _designs(split: Split, level: float) -> Sequence[tuple[str, Looks]]:
@@ -271,4 +275,4 @@ def _shown(found: Baseline) -> float:
 
 
 def _unplanned(name: str, treatment: Variant, reason: str) -> MetricPlan:
-    return MetricPlan(name, metric_for(name).label, treatment.name, None, (), None, reason)
+    return MetricPlan(name, metric_for(name).label, treatment.name, None, None, (), None, reason)

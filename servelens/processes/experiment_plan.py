@@ -75,7 +75,16 @@ def _show(plan: ExperimentPlan) -> None:
         f"To find a change of {plan.effect * 100:g} % with a probability of {plan.power * 100:g} % (alpha {plan.alpha:g}):"
     )
     table = Table()
-    for head in ("metric", "treatment", "now", "design", f"{plan.unit}s", "days", "half of the time by"):
+    for head in (
+        "metric",
+        "treatment",
+        "now",
+        "to find",
+        "design",
+        f"{plan.unit}s",
+        "days",
+        "half of the time by",
+    ):
         table.add_column(head, justify="left" if head in ("metric", "treatment", "design") else "right")
     for each in plan.metrics:
         _add(table, each)
@@ -93,7 +102,7 @@ def _show(plan: ExperimentPlan) -> None:
 def _add(table: Table, plan: MetricPlan, prefix: str = "") -> None:
     now = "–" if plan.baseline is None else f"{plan.baseline:.4g}"
     if plan.reason is not None:
-        table.add_row(f"{prefix}{plan.label}", plan.treatment, now, plan.reason, "–", "–", "–")
+        table.add_row(f"{prefix}{plan.label}", plan.treatment, now, "–", plan.reason, "–", "–", "–")
         return
     for place, need in enumerate(plan.needs):
         median = "–" if need.median_units is None else f"{need.median_units:,.0f}"
@@ -102,6 +111,7 @@ def _add(table: Table, plan: MetricPlan, prefix: str = "") -> None:
             f"{prefix}{plan.label}" if first else "",
             plan.treatment if first else "",
             now if first else "",
+            f"{(plan.effect or 0.0) * 100:+.3g} %" if first else "",
             need.design,
             f"{need.units:,}",
             f"{need.days:,.3g}",

@@ -86,6 +86,16 @@ def test_the_planned_units_say_what_can_be_found(recent: EndpointTables) -> None
     assert days == pytest.approx(small.detectable, rel=0.01), "a day brings 140 users with a latency"
 
 
+def test_a_rate_that_cannot_rise_is_planned_for_its_fall(recent: EndpointTables) -> None:
+    latency, success = _planned(recent, experiment(), effect=0.1).metrics
+    assert (latency.effect, success.effect) == (-0.1, -0.1)
+    assert success.needs
+    (errors,) = _planned(
+        recent, experiment(primary_metric="error_rate", secondary_metrics=()), effect=0.1
+    ).metrics
+    assert errors.effect == -0.1
+
+
 def test_a_canary_is_planned_by_its_guardrails(recent: EndpointTables) -> None:
     canary = experiment(
         kind="canary",

@@ -65,6 +65,7 @@ GOOD: Final = {**AB, "name": "good", "endpoint": "other"}
 # What is wrong, the field that it is in, and words of the message or of the fix.
 WRONG: Final = [
     ({**CANARY, "guardrails": [SLOWER, {**ERRORS, "margin": 0}]}, "guardrails[1].margin", "greater than 0"),
+    ({**CANARY, "guardrails": [{**ERRORS, "margin": 1}]}, "guardrails[0].margin", "allows everything"),
     (
         {**CANARY, "guardrails": [{**ERRORS, "margin": float("inf")}]},
         "guardrails[0].margin",
