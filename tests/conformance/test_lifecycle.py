@@ -223,9 +223,9 @@ def test_weights_begin_a_phase_and_a_canarys_step(
 @pytest.mark.parametrize(
     ("weights", "step", "field"),
     [
-        ({"old": 75, "new": 24}, 1, "weight"),
+        ({"old": 75, "new": 24}, 1, "weights"),
         ({"old": 75, "nobody": 25}, 1, "weights.nobody"),
-        ({"old": float("nan"), "new": 25}, 1, "old.weight"),
+        ({"old": float("nan"), "new": 25}, 1, "weights.old"),
         ({"old": 75, "new": 25}, 3, "step"),
     ],
 )
