@@ -12,7 +12,7 @@ import polars as pl
 from collector.catalog import Catalog
 from dashboard.queries import ARM, TableReader, collect, scan
 from dashboard.view import View, Window
-from evaluators.drift_verdict import drifted
+from evaluators.drift.verdict import drifted
 
 MOST_POINTS = 20_000
 _MOST_WINDOWS = 48

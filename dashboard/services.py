@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.catalog import Catalog
-from evaluators.run_history import RunHistory
+from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
 from experiments.standing import Standing

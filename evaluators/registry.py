@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from evaluators.evaluator import Evaluator, Target
-from evaluators.model_preparation import SMOLLM2, TOXICITY
+from evaluators.preparation.prepare import SMOLLM2, TOXICITY
 from servelens.errors import Invalid, Missing
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
@@ -64,7 +64,7 @@ def _toxicity(
     threshold: float = 0.5,
     batch_size: int = 256,
 ) -> Evaluator:
-    from evaluators.toxicity import Toxicity
+    from evaluators.scorers.toxicity import Toxicity
 
     return Toxicity(
         _prepared(models_dir, TOXICITY),
@@ -87,7 +87,7 @@ def _perplexity(
     batch_tokens: int | None = None,
     min_tokens: int = 2,
 ) -> Evaluator:
-    from evaluators.perplexity import Perplexity
+    from evaluators.scorers.perplexity import Perplexity
 
     return Perplexity(
         str(_prepared(models_dir, model)) if model == SMOLLM2 else model,

@@ -42,7 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """The folder of prepared offline models, converted once for all checkouts of this user."""
-    from evaluators.model_preparation import models_ready, prepare_models
+    from evaluators.preparation.prepare import models_ready, prepare_models
 
     folder = Path(os.environ.get("SERVELENS_MODELS_DIR", Path.home() / ".cache" / "servelens" / "models"))
     if not models_ready(folder):

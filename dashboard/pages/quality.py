@@ -30,7 +30,7 @@ from dashboard.quality_queries import Drift, EvaluatorName, Scores
 from dashboard.queries import ARM
 from dashboard.theme import arm_colours
 from dashboard.view import View
-from evaluators.run_history import EvaluationRun
+from evaluators.runs.run_history import EvaluationRun
 
 _TICK_MS = 15_000
 _RUNS = 12

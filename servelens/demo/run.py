@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from collector.catalog import EndpointTables
-from evaluators.model_preparation import SMOLLM2
+from evaluators.preparation.prepare import SMOLLM2
 from servelens.assembly.tables import build_catalog
 from servelens.demo.backend import ModelServer, Server
 from servelens.demo.configuration import (

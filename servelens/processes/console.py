@@ -10,7 +10,7 @@ import uvicorn
 from dashboard.app import create_console
 from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices
-from evaluators.run_history import RunHistory
+from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from evaluators.model_preparation import models_ready, prepare_models
+from evaluators.preparation.prepare import models_ready, prepare_models
 
 DEFAULT_MODELS_DIR = Path("~/.cache/servelens/models")
 

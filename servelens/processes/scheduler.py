@@ -15,11 +15,11 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from collector.catalog import Catalog
-from evaluators.drift_runner import DriftRunner
-from evaluators.report import ReportWriter
-from evaluators.run_history import RunHistory
-from evaluators.schedule import Job, Schedule
-from evaluators.windows import Granularity, Window
+from evaluators.drift.report import ReportWriter
+from evaluators.drift.runner import DriftRunner
+from evaluators.drift.windows import Granularity, Window
+from evaluators.runs.run_history import RunHistory
+from evaluators.runs.schedule import Job, Schedule
 from experiments.analysis.analyzer import Analyzer
 from experiments.bandit_controller import BanditController
 from experiments.decision_log import DecisionLog
@@ -106,7 +106,7 @@ def _evaluations(
         return []
     # Imported here, since a scheduler that scores nothing should not pay for torch.
     from evaluators.registry import EvaluatorSpec, build
-    from evaluators.runner import EvaluationRunner
+    from evaluators.runs.runner import EvaluationRunner
 
     history = RunHistory(database, clock)
     jobs = []

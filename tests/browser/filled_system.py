@@ -20,7 +20,7 @@ import pyarrow as pa
 from collector.catalog import DRIFT_SCHEMA, PAYLOAD_SCHEMA, SCORE_SCHEMA, UNROUTED, Catalog, TableName
 from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
-from evaluators.run_history import RunHistory
+from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog, Entry
 from experiments.experiment import Experiment, Variant, experiment_from_dict

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, select, text
 
 import collector.forgotten
-import evaluators.run_history
+import evaluators.runs.run_history
 import experiments.models
 import servelens.control.models
 import servelens.keys.models

@@ -10,7 +10,7 @@ from dashboard.console import Console
 from dashboard.pages import quality
 from dashboard.quality_queries import Drift, EvaluatorName
 from dashboard.services import ConsoleServices
-from evaluators.drift_verdict import drifted
+from evaluators.drift.verdict import drifted
 
 PERPLEXITY = EvaluatorName("perplexity", "response")
 VIEW = {"endpoint": "support-chat", "range": "7d"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.catalog import EndpointTables
-from evaluators.run_history import RunHistory
+from evaluators.runs.run_history import RunHistory
 from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.unit.evaluators.inference_rows import endpoint_tables

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from evaluators.run_history import RunHistory
-from evaluators.runner import EvaluationRunner
+from evaluators.runs.run_history import RunHistory
+from evaluators.runs.runner import EvaluationRunner
 from servelens.clock import SystemClock
 from servelens.database import Database
 from tests.unit.evaluators.inference_rows import ENDPOINT, endpoint_tables

@@ -167,7 +167,7 @@ def test_naming_and_preparing_load_no_model_library() -> None:
     program = """
         import sys
         from pathlib import Path
-        from evaluators.model_preparation import models_ready
+        from evaluators.preparation.prepare import models_ready
         from evaluators.registry import known_evaluators
         known_evaluators(), models_ready(Path("/nowhere"))
         print([name for name in ("torch", "transformers", "numpy", "h5py", "gguf") if name in sys.modules])

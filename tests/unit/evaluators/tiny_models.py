@@ -21,8 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evaluators.model_files import without_progress_bars
-from evaluators.toxicity_network import VOCABULARY, ToxicityConfig, ToxicityNetwork
+from evaluators.engine.model_files import without_progress_bars
+from evaluators.scorers.toxicity_network import VOCABULARY, ToxicityConfig, ToxicityNetwork
 
 WORDS = [
     "the",

@@ -13,7 +13,7 @@ import yaml
 
 from collector.catalog import UNROUTED
 from collector.forgotten import ForgottenRecords
-from evaluators.schedule import Job
+from evaluators.runs.schedule import Job
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.tables import build_catalog

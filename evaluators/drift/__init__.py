@@ -1,0 +1,1 @@
+"""Profiles of windows, and how far one window is from another."""

@@ -1,0 +1,1 @@
+"""The offline models, converted once from the packages that carry their weights."""

@@ -1,0 +1,1 @@
+"""Evaluators over the tables, on a schedule."""
