@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 Target: TypeAlias = Literal["request", "response"]
 
@@ -26,25 +26,32 @@ OUT_OF_MEMORY: Final = "out_of_memory"
 """The text did not fit into the device's memory, not even alone."""
 MODEL_ERROR: Final = "model_error"
 """The model raised; the detail ``error`` says what."""
+TIMED_OUT: Final = "timed_out"
+"""The model gave no answer in time, not even for the text alone."""
+WORKER_DIED: Final = "worker_died"
+"""The process that the model runs in ended while it scored the text, also when it was alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What was asked and what was answered; ``None`` where the record has none."""
+    """What was asked and what was answered; ``None`` where the record has none. ``columns`` holds the columns of the
+    inference table that the evaluator asked for, by name."""
 
     prompt: str | None
     response: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """The score of one text: a finite ``value``, or an ``unscored_reason``; exactly one of them, else
-    ``ValueError``."""
+    ``ValueError``. ``vectors``: embeddings of the record's sides, which are kept in a table of their own."""
 
     value: float | None
     label: str | None = None
     unscored_reason: str | None = None
     details: Mapping[str, float | str] = field(default_factory=dict)
+    vectors: Mapping[Target, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.unscored_reason is None):
@@ -61,6 +68,10 @@ def unscored(reason: str, **details: float | str) -> Score:
 @runtime_checkable
 class Evaluator(Protocol):
     """A model, or a rule, that gives a score per text.
+
+    An evaluator that lives from more than the two texts also has ``columns``, a tuple of columns of the inference
+    table; it is then given every record, and says itself what it cannot score. Others are given only records whose
+    target has a text.
 
     ``version`` changes whenever the same text could get another score (the code or the weights changed);
     ``model`` names what was loaded; ``device`` says where it runs (``cpu``, ``cuda:0``). All five are
@@ -85,6 +96,11 @@ class Evaluator(Protocol):
     def score(self, batch: Sequence[Text]) -> list[Score]:
         """One score per text, in the order of ``batch``. Must not raise because of a text."""
         ...
+
+
+def wanted_columns(evaluator: Evaluator) -> tuple[str, ...]:
+    """The columns of the inference table that ``evaluator`` asks for; none for most."""
+    return tuple(getattr(evaluator, "columns", ()))
 
 
 def target_text(text: Text, target: Target) -> str | None:

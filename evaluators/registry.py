@@ -17,14 +17,13 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from evaluators.evaluator import Evaluator, Target
-from evaluators.preparation.prepare import SMOLLM2, TOXICITY
-from servelens.errors import Invalid, Missing
+from evaluators.evaluator import Evaluator
+from servelens.errors import Invalid, Missing, ServelensError
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
@@ -56,55 +55,12 @@ class EvaluatorSpec:
         return cls(name, options)
 
 
-def _toxicity(
-    *,
-    models_dir: Path,
-    target: Target = "response",
-    device: str | None = None,
-    threshold: float = 0.5,
-    batch_size: int = 256,
-) -> Evaluator:
-    from evaluators.scorers.toxicity import Toxicity
-
-    return Toxicity(
-        _prepared(models_dir, TOXICITY),
-        target=target,
-        device=device,
-        threshold=threshold,
-        batch_size=batch_size,
-    )
-
-
-def _perplexity(
-    *,
-    models_dir: Path,
-    target: Target = "response",
-    model: str = SMOLLM2,
-    device: str | None = None,
-    dtype: str | None = None,
-    max_length: int = 2048,
-    max_tokens: int = 8192,
-    batch_tokens: int | None = None,
-    min_tokens: int = 2,
-) -> Evaluator:
-    from evaluators.scorers.perplexity import Perplexity
-
-    return Perplexity(
-        str(_prepared(models_dir, model)) if model == SMOLLM2 else model,
-        target=target,
-        device=device,
-        dtype=dtype,
-        max_length=max_length,
-        max_tokens=max_tokens,
-        batch_tokens=batch_tokens,
-        min_tokens=min_tokens,
-    )
-
-
-# The imports stand inside, so that naming an evaluator costs no torch and a missing extra is reported where
-# it is used.
-_BUILT_IN: Final[Mapping[str, Callable[..., Evaluator]]] = MappingProxyType(
-    {"toxicity": _toxicity, "perplexity": _perplexity}
+# Named, not imported: naming an evaluator costs no torch, and a missing extra is reported where it is used.
+_BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "perplexity": "evaluators.scorers.perplexity:build",
+        "toxicity": "evaluators.scorers.toxicity:build",
+    }
 )
 
 
@@ -120,10 +76,12 @@ def build(spec: EvaluatorSpec, models_dir: Path) -> Evaluator:
     point gives is no evaluator. ``Missing``: a model or a Python package is not there.
     """
     here = f"evaluators[{spec.name}]"
-    factory = _factory(spec.name, here)
-    arguments = _arguments(factory, spec, models_dir, here)
     try:
+        factory = _factory(spec.name, here)
+        arguments = _arguments(factory, spec, models_dir, here)
         evaluator = factory(**arguments)
+    except ServelensError:
+        raise
     except ImportError as error:
         raise Missing(
             f"it needs the Python package {error.name}.",
@@ -147,7 +105,9 @@ def build(spec: EvaluatorSpec, models_dir: Path) -> Evaluator:
 
 def _factory(name: str, here: str) -> Callable[..., Any]:
     if name in _BUILT_IN:
-        return _BUILT_IN[name]
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        built_in: Callable[..., Any] = getattr(import_module(module), attribute)
+        return built_in
     found = list(metadata.entry_points(group=GROUP, name=name))
     if not found:
         raise Invalid(
@@ -192,10 +152,3 @@ def _arguments(
     except TypeError as error:
         raise Invalid(f"{error}.", field=here, fix=f"Its options are: {known}.") from error
     return arguments
-
-
-def _prepared(models_dir: Path, folder: str) -> Path:
-    path = models_dir / folder
-    if not path.is_dir():
-        raise Missing(f"the model {folder} is not in {models_dir}.", fix=_PREPARE)
-    return path

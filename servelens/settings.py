@@ -8,14 +8,16 @@ reads the file; ``docs/settings.md`` is generated from the descriptions here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AwareDatetime, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from experiments.definition_rules import refuse_overlaps
 from experiments.experiment import Experiment
+from servelens.drift_settings import DriftSettings
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
+from servelens.evaluation_settings import EvaluationSettings
 from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
 from servelens.section import Name, Positive, Section, refuse_duplicates
@@ -143,42 +145,6 @@ class ConsoleSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8050, ge=0, le=65535, description="Port to listen on.")
-
-
-class EvaluationSettings(Section):
-    """One evaluator on one endpoint's records."""
-
-    endpoint: str = Field(description="Name of the endpoint.")
-    evaluator: str = Field(description="`toxicity`, `perplexity`, or one that an installed package adds.")
-    every_s: Positive = Field(30.0, description="Seconds between two runs.")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the evaluator, for example `target: request`."
-    )
-
-
-class DriftSettings(Section):
-    """Profile and drift of one endpoint's records, window by window."""
-
-    endpoint: str = Field(description="Name of the endpoint.")
-    granularity: str = Field(
-        "1 hour",
-        pattern=r"^[1-9][0-9]{0,3} (minute|hour|day|week|month|year)s?$",
-        description="Length of a window: `5 minutes`, `1 hour`, `1 day` …, aligned to the clock (UTC). Each window is "
-        "compared with the one before it, or with the baseline.",
-    )
-    baseline_start: AwareDatetime | None = Field(
-        None, description="Start of a fixed reference window, with a zone."
-    )
-    baseline_end: AwareDatetime | None = Field(None, description="Its end.")
-    lag_s: float = Field(60.0, ge=0, description="Seconds after its end before a window is looked at.")
-    every_s: Positive = Field(60.0, description="Seconds between two runs.")
-    report_rows: int = Field(5_000, ge=100, le=50_000, description="Rows per window in the Evidently report.")
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        if (self.baseline_start is None) != (self.baseline_end is None):
-            raise ValueError("baseline_end: give both 'baseline_start' and 'baseline_end', or none.")
-        return self
 
 
 class RelabelRuleSettings(Section):

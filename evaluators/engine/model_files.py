@@ -38,6 +38,14 @@ def model_name(source: str) -> str:
     return Path(source).resolve().name if Path(source).is_dir() else source
 
 
+def offline_folder(models_dir: Path, name: str) -> Path:
+    """The folder of a prepared model in ``models_dir``; ``FileNotFoundError`` when it is not there."""
+    folder = models_dir / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the model {name} is not in {models_dir}")
+    return folder
+
+
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """No progress bars of transformers on standard error: they would mix with a log or with our own bar."""

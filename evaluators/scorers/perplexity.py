@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -27,8 +28,11 @@ import torch
 from evaluators.engine.batching import Batcher
 from evaluators.engine.devices import choose_device
 from evaluators.engine.language_model import LanguageModel, Window
+from evaluators.engine.model_files import offline_folder
 from evaluators.evaluator import EMPTY, NOT_FINITE, TOO_SHORT, Score, Target, Text, target_text, unscored
 
+OFFLINE_MODEL: Final = "SmolLM2-135M-Instruct"
+"""The folder of :mod:`evaluators.preparation.smollm2`."""
 _CODE: Final = "perplexity-1"
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -150,6 +154,31 @@ class Perplexity:
         marked: list[int] = self._model.tokenizer("a")["input_ids"]
         plain = self._tokens("a")
         return marked[: marked.index(plain[0])] if plain and plain[0] in marked else []
+
+
+def build(
+    *,
+    models_dir: Path,
+    target: Target = "response",
+    model: str = OFFLINE_MODEL,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_length: int = 2048,
+    max_tokens: int = 8192,
+    batch_tokens: int | None = None,
+    min_tokens: int = 2,
+) -> Perplexity:
+    """What the settings call ``perplexity``."""
+    return Perplexity(
+        str(offline_folder(models_dir, model)) if model == OFFLINE_MODEL else model,
+        target=target,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        max_tokens=max_tokens,
+        batch_tokens=batch_tokens,
+        min_tokens=min_tokens,
+    )
 
 
 def split_windows(tokens: list[int], counted: int, size: int) -> list[Window]:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,6 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from collector.catalog import Catalog
-from evaluators.drift.report import ReportWriter
-from evaluators.drift.runner import DriftRunner
-from evaluators.drift.windows import Granularity, Window
-from evaluators.runs.run_history import RunHistory
 from evaluators.runs.schedule import Job, Schedule
 from experiments.analysis.analyzer import Analyzer
 from experiments.bandit_controller import BanditController
@@ -27,7 +22,9 @@ from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
 from servelens.assembly.database import build_database
+from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
+from servelens.assembly.evaluations import evaluation_jobs
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller
@@ -35,7 +32,7 @@ from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
 from servelens.processes.lifecycle import start, stop_on_signals
-from servelens.settings import DriftSettings, Settings
+from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from servelens.status_server import StatusServer
 
@@ -91,35 +88,12 @@ def build_jobs(
 ) -> list[Job]:
     """Every job, in the order in which its data flows: scores, cases, experiments, drift; then the tables' upkeep."""
     return [
-        *_evaluations(settings, catalog, database, clock, stop),
+        *evaluation_jobs(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
         *_experiments(settings, catalog, database, clock, stop),
-        *_drifts(settings, catalog, database, clock),
+        *drift_jobs(settings, catalog, database, clock),
         *_maintenance(settings, catalog, database, clock, stop),
     ]
-
-
-def _evaluations(
-    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
-) -> list[Job]:
-    if not settings.evaluations:
-        return []
-    # Imported here, since a scheduler that scores nothing should not pay for torch.
-    from evaluators.registry import EvaluatorSpec, build
-    from evaluators.runs.runner import EvaluationRunner
-
-    history = RunHistory(database, clock)
-    jobs = []
-    for evaluation in settings.evaluations:
-        evaluator = build(EvaluatorSpec(evaluation.evaluator, evaluation.options), settings.models_dir)
-        runner = EvaluationRunner(
-            catalog.tables(evaluation.endpoint), evaluation.endpoint, evaluator, history, clock
-        )
-        name = f"score {evaluation.endpoint} {evaluator.name} {evaluator.target}"
-        action = partial(runner.run, stop)  # a long catch-up ends at the next batch
-        # One scores table has one appender at a time.
-        jobs.append(Job(name, evaluation.every_s, action, group=f"scores of {evaluation.endpoint}"))
-    return jobs
 
 
 def _selections(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
@@ -154,32 +128,6 @@ def _experiments(
     return [Job("look at experiments", settings.experiments_every_s, partial(runner.run, stop))]
 
 
-def _drifts(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
-    history = RunHistory(database, clock)
-    jobs = []
-    for drift in settings.drift:
-        runner = DriftRunner(
-            catalog.tables(drift.endpoint),
-            drift.endpoint,
-            history,
-            clock,
-            granularity=Granularity.parse(drift.granularity),
-            baseline=_baseline(drift),
-            lag=timedelta(seconds=drift.lag_s),
-            report=ReportWriter(settings.reports_dir, max_rows=drift.report_rows),
-        )
-        action: Callable[[], object] = runner.run
-        jobs.append(
-            Job(
-                f"drift {drift.endpoint} {drift.granularity}",
-                drift.every_s,
-                action,
-                group=f"drift of {drift.endpoint}",
-            )
-        )
-    return jobs
-
-
 def _maintenance(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
@@ -194,9 +142,3 @@ def _maintenance(
             Job("maintain tables", rules.every_s, partial(maintenance.run, stop), group="maintenance")
         )
     return jobs
-
-
-def _baseline(drift: DriftSettings) -> Window | None:
-    if drift.baseline_start is None or drift.baseline_end is None:
-        return None
-    return Window(drift.baseline_start, drift.baseline_end)
