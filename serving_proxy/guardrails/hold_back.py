@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from serving_proxy.guardrails.found import CONTEXT
+from servelens.personal_data.found import CONTEXT
 from serving_proxy.guardrails.keywords import MAX_KEYWORD
 from serving_proxy.guardrails.screen import Screen
 

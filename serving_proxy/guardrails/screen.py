@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from servelens.personal_data.found import Found
 from serving_proxy.gateway import Guardrails
 from serving_proxy.guardrails.blocked import Blocked, Side
-from serving_proxy.guardrails.found import Found
 from serving_proxy.guardrails.keywords import Keywords
 
 if TYPE_CHECKING:
-    from serving_proxy.guardrails.personal_data import PersonalData
+    from servelens.personal_data.detector import PersonalData
 
 
 class Screen:
@@ -55,8 +55,7 @@ def screen_of(guardrails: Guardrails, side: Side) -> Screen:
 
 
 def _personal_data() -> PersonalData:
-    from serving_proxy.guardrails.personal_data import (
-        PersonalData,
-    )  # 0.2 s: only where an endpoint asks for it
+    # 0.2 s: only where an endpoint asks for it
+    from servelens.personal_data.detector import PersonalData
 
     return PersonalData()

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servelens.demo.prompts import prompts
+from servelens.personal_data.detector import PersonalData
 from serving_proxy.endpoint import Guardrails
 from serving_proxy.guardrails.blocked import Blocked
-from serving_proxy.guardrails.personal_data import PersonalData
 from serving_proxy.guardrails.screen import Screen, screen_of
 
 MASK = screen_of(Guardrails(pii="mask"), "input")

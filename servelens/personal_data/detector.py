@@ -21,8 +21,8 @@ from typing import Final
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-from serving_proxy.guardrails.found import CONTEXT, Found, Kind
-from serving_proxy.guardrails.phone_numbers import WORD_CHARACTER, PhoneNumbers
+from servelens.personal_data.found import CONTEXT, Found, Kind
+from servelens.personal_data.phone_numbers import WORD_CHARACTER, PhoneNumbers
 
 # A letter, digit or underscore of a script that separates words: "电话4111…" is a number after a word.
 _W: Final = WORD_CHARACTER

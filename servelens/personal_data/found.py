@@ -1,4 +1,4 @@
-"""What a guardrail finds in a text, and how far it looks for it."""
+"""What is found in a text, and how far it is looked for."""
 
 from __future__ import annotations
 
