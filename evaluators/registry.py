@@ -1,9 +1,9 @@
 """Names of evaluators and how each is built from its stored form.
 
 An :class:`EvaluatorSpec` is plain data: it can be kept in a settings file or a table and rebuilt anywhere.
-Built in are ``toxicity`` and ``perplexity``. A third party adds its own by an entry point in the group
-``servelens.evaluators``, which names a callable with keyword parameters: ``models_dir``, a ``Path``, if it
-has a parameter of that name, and the options::
+Built in is what the table below names; docs/evaluators.md says what each does. A third party adds its own by
+an entry point in the group ``servelens.evaluators``, which names a callable with keyword parameters:
+``models_dir``, a ``Path``, if it has a parameter of that name, and the options::
 
     [project.entry-points."servelens.evaluators"]
     shouting = "my_package:ShoutingEvaluator"
@@ -58,7 +58,15 @@ class EvaluatorSpec:
 # Named, not imported: naming an evaluator costs no torch, and a missing extra is reported where it is used.
 _BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "error": "evaluators.scorers.error:build",
+        "json_schema": "evaluators.scorers.json_schema:build",
+        "language": "evaluators.scorers.language:build",
+        "latency": "evaluators.scorers.latency:build",
+        "length": "evaluators.scorers.length:build",
+        "pattern": "evaluators.scorers.pattern:build",
         "perplexity": "evaluators.scorers.perplexity:build",
+        "personal_data": "evaluators.scorers.personal_data:build",
+        "refusal": "evaluators.scorers.refusal:build",
         "toxicity": "evaluators.scorers.toxicity:build",
     }
 )
