@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
+from functools import cache
 from typing import Any, Final
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -62,7 +64,7 @@ class Language(Rule):
         super().__init__(
             "language", target=target, model=installed_versions("py3langid"), code=_CODE, options=options
         )
-        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._identifier = copy(_identifier())
         _known("among", among, self._identifier.labels)
         if among:
             self._identifier.set_languages(list(among))
@@ -131,6 +133,12 @@ def build(
         min_confidence=as_number("min_confidence", min_confidence, least=0, most=1),
         min_letters=as_whole_number("min_letters", min_letters, least=1),
     )
+
+
+@cache
+def _identifier() -> Any:
+    """The classifier of all languages, which takes a second to load. A copy of it can be restricted by itself."""
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _known(option: str, codes: Sequence[str], known: Sequence[Any]) -> None:

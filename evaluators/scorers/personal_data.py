@@ -9,6 +9,7 @@ Invariant: what was found is never written anywhere. The score, its label and it
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, get_args
@@ -23,6 +24,7 @@ NO_PROMPT: Final = "no_prompt"
 """There is personal data in the answer, and no prompt to tell a leak from a repetition."""
 _CODE: Final = "personal-data-1"
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
+_IPV4: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _LEAST_DIGITS: Final = 7
 """So many digits of a phone number, from its end, say that two numbers are one."""
 
@@ -102,7 +104,7 @@ def build(
 
 def _plain(text: str) -> str:
     """One spelling for all of a thing: an address in lower case, of numbers only what counts."""
-    if "@" in text or ":" in text or text.count(".") == 3:
+    if "@" in text or ":" in text or _IPV4.fullmatch(text) is not None:
         return text.casefold()
     return "".join(filter(str.isalnum, text)).casefold()
 
