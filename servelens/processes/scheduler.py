@@ -20,7 +20,7 @@ from experiments.bandit_controller import BanditController
 from experiments.decision_log import DecisionLog
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
-from relabel.selection import Rule, Selector
+from relabel.selection import Selector
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
@@ -28,6 +28,7 @@ from servelens.assembly.evaluations import evaluation_jobs
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller
+from servelens.assembly.selection import selection_rules
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
@@ -98,12 +99,7 @@ def build_jobs(
 
 def _selections(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
     jobs = []
-    for endpoint in dict.fromkeys(rule.endpoint for rule in settings.relabel.rules):
-        rules = [
-            Rule(rule.evaluator, rule.target, rule.above, rule.below, rule.priority)
-            for rule in settings.relabel.rules
-            if rule.endpoint == endpoint
-        ]
+    for endpoint, rules in selection_rules(settings).items():
         selector = Selector(catalog.tables(endpoint), endpoint, rules, database, clock)
         jobs.append(Job(f"select cases {endpoint}", settings.relabel.every_s, selector.run))
     return jobs

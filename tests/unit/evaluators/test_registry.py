@@ -4,12 +4,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from evaluators.evaluator import Text
-from evaluators.registry import EvaluatorSpec, build, known_evaluators
+from evaluators.registry import _BUILT_IN, EvaluatorSpec, build, known_evaluators
 from servelens.errors import Invalid, Missing
 from tests.unit.evaluators import tiny_models
 
@@ -63,13 +64,13 @@ def test_what_is_no_stored_spec_is_invalid(stored: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=r"'toxicty'.*perplexity, toxicity"):
+    with pytest.raises(Invalid, match=r"'toxicty'.*language.*perplexity.*toxicity"):
         build(EvaluatorSpec("toxicty"), tmp_path)
 
 
 def test_a_third_party_brings_its_own(installed: Callable[[str, str], None], tmp_path: Path) -> None:
     installed("shouting", "shouting_evaluator:Shouting")
-    assert known_evaluators() == ["perplexity", "shouting", "toxicity"]
+    assert {"perplexity", "shouting", "toxicity"} <= set(known_evaluators())
     evaluator = build(EvaluatorSpec("shouting", {"factor": 2.0}), tmp_path)
     assert [score.value for score in evaluator.score([Text(None, "HELLO you"), Text(None, "hm")])] == [
         10.0,
@@ -118,6 +119,12 @@ def test_a_built_in_name_cannot_be_taken(installed: Callable[[str, str], None], 
     installed("toxicity", "shouting_evaluator:Shouting")
     tiny_models.toxicity_network(tmp_path / "toxicity")
     assert type(build(EvaluatorSpec("toxicity"), tmp_path)).__name__ == "Toxicity"
+
+
+def test_every_built_in_name_leads_to_something_that_builds() -> None:
+    for name, place in _BUILT_IN.items():
+        module, _, attribute = place.partition(":")
+        assert callable(getattr(import_module(module), attribute)), name
 
 
 def test_two_packages_of_one_name_are_a_choice_that_somebody_has_to_make(

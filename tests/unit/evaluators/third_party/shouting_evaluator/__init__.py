@@ -1,0 +1,1 @@
+"""How loud a text is."""
