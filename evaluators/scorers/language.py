@@ -88,31 +88,37 @@ class Language(Rule):
             of_prompt = self._read(asked)
             if isinstance(of_prompt, Score):
                 return unscored(of_prompt.unscored_reason or UNDETERMINED, of="request")
-            wanted = (of_prompt[0],)
-            details["prompt_language"] = of_prompt[0]
+            wanted = (of_prompt[0][0],)
+            details["prompt_language"] = wanted[0]
         said = self._read(chosen)
         if isinstance(said, Score):
             return said
-        language, confidence, readable = said
+        language, confidence = said[0]
         if not wanted:
             return Score(confidence, language)
         details["same_as_prompt" if self._same_as_prompt else "expected"] = (
             "yes" if language in wanted else "no"
         )
         details["confidence"] = confidence
-        ranked: dict[str, float] = dict(self._identifier.rank(readable))
-        return Score(min(1.0, sum(ranked.get(each, 0.0) for each in wanted)), language, details=details)
+        return Score(
+            min(1.0, sum(share for each, share in said if each in wanted)), language, details=details
+        )
 
-    def _read(self, text: str) -> tuple[str, float, str] | Score:
-        """The language, its probability, and what was read of the text; or why there is none."""
+    def _read(self, text: str) -> list[tuple[str, float]] | Score:
+        """Languages with their probabilities, the likeliest first and the others only where they matter; or why there
+        are none."""
         readable = _CODE_BLOCK.sub(" ", text)[:_READ] if "```" in text else text[:_READ]
         letters = len(_NO_LETTER.sub("", readable).encode())
         if letters < self._min_letters:
             return unscored(TOO_SHORT, letters=float(letters))
-        language, confidence = self._identifier.classify(readable)
+        if self._expected or self._same_as_prompt:
+            ranked: list[tuple[str, float]] = self._identifier.rank(readable)
+        else:
+            ranked = [self._identifier.classify(readable)]
+        language, confidence = ranked[0]
         if language == _NO_LANGUAGE or confidence < self._min_confidence:
             return unscored(UNDETERMINED, language=language, confidence=confidence)
-        return language, confidence, readable
+        return ranked
 
 
 def build(
