@@ -103,6 +103,13 @@ def wanted_columns(evaluator: Evaluator) -> tuple[str, ...]:
     return tuple(getattr(evaluator, "columns", ()))
 
 
+def begin_run(evaluator: Evaluator) -> None:
+    """Tell ``evaluator`` that a run begins, where it has a ``begin_run()``: it may count something by the run."""
+    begin = getattr(evaluator, "begin_run", None)
+    if begin is not None:
+        begin()
+
+
 def target_text(text: Text, target: Target) -> str | None:
     """The side of ``text`` that is scored, or ``None`` where there is nothing but white space.
 

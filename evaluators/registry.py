@@ -60,6 +60,7 @@ _BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "error": "evaluators.scorers.error:build",
         "json_schema": "evaluators.scorers.json_schema:build",
+        "judge": "evaluators.judge.build:build",
         "language": "evaluators.scorers.language:build",
         "latency": "evaluators.scorers.latency:build",
         "length": "evaluators.scorers.length:build",

@@ -27,7 +27,7 @@ import polars as pl
 from collector.catalog import EndpointTables
 from collector.record import REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE
 from collector.table import Changes
-from evaluators.evaluator import NOT_FINITE, Evaluator, Score, Text, target_text, unscored
+from evaluators.evaluator import NOT_FINITE, Evaluator, Score, Text, begin_run, target_text, unscored
 from evaluators.runs.run_history import RunHistory, RunProgress
 from evaluators.runs.unscored_records import unscored_records
 from servelens.clock import Clock
@@ -115,6 +115,7 @@ class EvaluationRunner:
         started = self._clock.monotonic()
         scored_version = self._tables.scores.transaction_version(self.application_id)
         totals = _Totals(scored_version)
+        begin_run(self._evaluator)
         news = self._news(totals)
         changes = next(news, None)
         if changes is not None:
