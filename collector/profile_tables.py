@@ -18,6 +18,15 @@ from collector.inference_table import TIMESTAMP
 WHOLE_TABLE: Final = ":table"
 
 _WINDOW: Final = pa.struct([("start", TIMESTAMP), ("end", TIMESTAMP)])
+_CONFUSION: Final = pa.struct([("prediction", pa.string()), ("label", pa.string()), ("count", pa.int64())])
+_PER_CLASS: Final = pa.struct(
+    [
+        ("one_vs_all", pa.map_(pa.string(), pa.float64())),
+        ("macro", pa.float64()),
+        ("weighted", pa.float64()),
+    ]
+)
+_INTERVAL: Final = pa.struct([("low", pa.float64()), ("high", pa.float64())])
 _TEST: Final = pa.struct([("statistic", pa.float64()), ("pvalue", pa.float64())])
 
 PROFILE_SCHEMA: Final = pa.schema(
@@ -51,6 +60,20 @@ PROFILE_SCHEMA: Final = pa.schema(
         ("percent_null", pa.float64()),
         ("percent_zeros", pa.float64()),
         ("percent_distinct", pa.float64()),
+        # Of a model whose truth is known. The two intervals are ours.
+        ("accuracy_score", pa.float64()),
+        ("confusion_matrix", pa.list_(_CONFUSION)),
+        ("precision", _PER_CLASS),
+        ("recall", _PER_CLASS),
+        ("f1_score", _PER_CLASS),
+        ("false_positive_rate", _PER_CLASS),
+        ("mean_squared_error", pa.float64()),
+        ("root_mean_squared_error", pa.float64()),
+        ("mean_average_error", pa.float64()),
+        ("mean_absolute_percentage_error", pa.float64()),
+        ("r2_score", pa.float64()),
+        ("accuracy_interval", _INTERVAL),
+        ("mean_average_error_interval", _INTERVAL),
     ]
 )
 
