@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from collector.catalog import PROFILE_SCHEMA, EndpointTables
@@ -51,7 +53,7 @@ def test_a_window_has_its_quality_overall_and_by_variant(
     assert rows["accuracy_score"].to_list() == [11 / 20, 5 / 10, 6 / 10]
     assert rows["count"].to_list() == [20, 10, 10]
     tables.profiles.append(rows)
-    kept = tables.profiles.scan().filter(tables_slice_is_null()).collect().row(0, named=True)
+    kept = tables.profiles.scan().filter(pl.col("slice_key").is_null()).collect().row(0, named=True)
     assert kept["recall"]["one_vs_all"] == {"cat": 10 / 19, "dog": 1.0}
     assert kept["confusion_matrix"][:2] == [
         {"prediction": "cat", "label": "cat", "count": 10},
@@ -59,12 +61,6 @@ def test_a_window_has_its_quality_overall_and_by_variant(
     ]
     assert kept["accuracy_interval"]["low"] < 0.55 < kept["accuracy_interval"]["high"]
     assert kept["mean_squared_error"] is None
-
-
-def tables_slice_is_null():  # type: ignore[no-untyped-def]
-    import polars as pl
-
-    return pl.col("slice_key").is_null()
 
 
 def test_numbers_in_a_window(tables: EndpointTables, history: RunHistory, clock: ManualClock) -> None:
@@ -93,8 +89,6 @@ def test_too_few_truths_and_none_at_all(
 
 
 def test_a_table_from_before_gets_the_new_columns(tables: EndpointTables) -> None:
-    import pyarrow as pa
-
     names = PROFILE_SCHEMA.names[: PROFILE_SCHEMA.names.index("accuracy_score")]
     old = Table(
         tables.profiles.uri, pa.schema([PROFILE_SCHEMA.field(name) for name in names]), partition_by=()
