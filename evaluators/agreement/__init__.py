@@ -1,0 +1,1 @@
+"""How well an evaluator agrees with people who labeled the same records."""

@@ -1,0 +1,129 @@
+"""``servelens evaluation agreement``: how well an evaluator agrees with people, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluators.agreement.measures import Estimate
+from evaluators.ground_truth.quality import Interval
+from servelens.assembly.agreement import MeasuredAgreement, measured_agreement
+from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.tables import build_catalog
+from servelens.clock import SystemClock
+from servelens.settings_file import load_settings
+
+_NOTHING = "insufficient data"
+
+
+def run(
+    config: Path,
+    endpoint: str,
+    evaluator: str,
+    *,
+    target: Literal["request", "response"] = "response",
+    above: float | None = None,
+    below: float | None = None,
+    tag: str | None = None,
+    precision: float | None = None,
+    as_json: bool = False,
+) -> int:
+    """Measure and print; 0 also when there is too little to say."""
+    settings = load_settings(config)
+    database = build_database(settings)
+    try:
+        endpoints = open_endpoint_store(settings, database, SystemClock())
+        measured = measured_agreement(
+            settings,
+            database,
+            build_catalog(settings, endpoints).tables(endpoint),
+            endpoint,
+            evaluator,
+            target=target,
+            above=above,
+            below=below,
+            tag=tag,
+            wanted_precision=precision,
+        )
+    finally:
+        database.dispose()
+    if as_json:
+        sys.stdout.write(json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(measured)
+    return 0
+
+
+def _print(measured: MeasuredAgreement) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    found = measured.found
+    console.print(
+        f"{measured.evaluator} of the {measured.target} against people, endpoint {measured.endpoint}: "
+        f"suspicious is {found.direction} {found.threshold:g}, and people's yes is an answer {measured.positive_means}."
+    )
+    table = Table("measure", "value", "95 %")
+    decided = found.decision
+    suggestion = found.suggestion
+    table.add_row(
+        "records labeled / compared / without a score",
+        f"{found.labeled} / {found.compared} / {found.unscored}",
+        "",
+    )
+    table.add_row(
+        "people's yes / evaluator's yes",
+        f"{found.positive} / {'-' if found.flagged is None else found.flagged}",
+        "",
+    )
+    for name, estimate in (
+        ("agreement", found.agreement),
+        ("Cohen's kappa", found.kappa),
+        ("ROC AUC", found.roc_auc),
+    ):
+        table.add_row(name, *_estimate(estimate))
+    for name, value in (
+        ("precision", None if decided is None else decided.precision),
+        ("recall", None if decided is None else decided.recall),
+        ("F1", None if decided is None else decided.f1),
+        ("Brier score", found.brier),
+        ("calibration error", found.calibration_error),
+    ):
+        table.add_row(name, _number(value), "")
+    wanted = "" if found.wanted_precision is None else f" at a precision of {found.wanted_precision:g}"
+    table.add_row(
+        f"best threshold{wanted}",
+        _number(None if suggestion is None else suggestion.threshold),
+        "" if suggestion is None else _interval(suggestion.interval),
+    )
+    if suggestion is not None:
+        on_it, elsewhere = _number(suggestion.decision.f1), _number(suggestion.f1_elsewhere)
+        table.add_row("F1 there, on these records / on others", f"{on_it} / {elsewhere}", "")
+    console.print(table)
+    for reason in found.insufficient:
+        console.print(f"Insufficient data: {reason}.")
+    if measured.tied:
+        console.print(f"{measured.tied} records on which people disagree evenly are left out.")
+    if len(measured.versions) > 1:
+        console.print(f"The scores are of several versions of the evaluator: {', '.join(measured.versions)}.")
+    if measured.chosen and found.compared:
+        console.print(
+            f"{measured.chosen} of {found.compared} records were labeled because this evaluator found them suspicious: what it "
+            "overlooks is seen less often, so recall and kappa are not those of all traffic."
+        )
+
+
+def _estimate(estimate: Estimate | None) -> tuple[str, str]:
+    return (_NOTHING, "") if estimate is None else (_number(estimate.value), _interval(estimate.interval))
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.3g}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.3g} to {interval.high:.3g}"
