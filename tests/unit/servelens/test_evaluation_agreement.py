@@ -29,8 +29,9 @@ SETTINGS = """
 data_dir: data
 endpoints:
   - name: chat
-    served_entities:
-      - {name: champion, backend: {urls: ["http://127.0.0.1:9"], api: openai}}
+    config:
+      served_entities:
+        - {name: champion, backend: {urls: ["http://127.0.0.1:9"]}}
 evaluations:
   - {endpoint: chat, evaluator: ground_truth, options: {pattern: 'label: (\\w+)'}}
 relabel:
@@ -56,7 +57,7 @@ def fill(config: Path, labels: Sequence[Label], scores: Sequence[float | None]) 
     for label in labels:
         case = queue.claim("ann")
         assert case is not None
-        queue.label(case.id, "ann", label)
+        queue.submit(case.id, "ann", label)
     rows = [score_row(number, score) for number, score in enumerate(scores)]
     older = [{**row, "score": 0.5, "scored_at": datetime(2026, 1, 1, tzinfo=UTC)} for row in rows[:5]]
     tables = build_catalog(settings, endpoints).tables("chat")

@@ -200,7 +200,7 @@ def test_an_outage_that_ends_meanwhile_costs_no_text(server: JudgeServer, judge_
 
 def test_a_text_that_hangs_the_judge_is_timed_out(server: JudgeServer, judge_for: MakeJudge) -> None:
     server.answer = lambda asked: Reply(hang=True) if "number 1." in asked.data else graded(5)
-    scores = judge_for(retries=0, timeout_s=0.4).score(texts(3))
+    scores = judge_for(retries=0, timeout_s=1.0).score(texts(3))
     assert [score.unscored_reason for score in scores] == [None, "timed_out", None]
 
 

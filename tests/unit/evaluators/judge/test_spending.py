@@ -90,7 +90,7 @@ def test_refusals_cost_nothing_and_silence_may(server: JudgeServer, judge_for: M
     scores = judge.score(texts(2))
     assert [score.unscored_reason for score in scores] == ["judge_rejected", None]
     server.answer = lambda asked: Reply(hang=True) if "number 0." in asked.data else graded(4)
-    judge = judge_for(**PRICES, max_cost_per_run=110.0, concurrency=1, retries=0, timeout_s=0.3)
+    judge = judge_for(**PRICES, max_cost_per_run=110.0, concurrency=1, retries=0, timeout_s=1.0)
     # 50 for the one that hung, 20 for the other; the probe may not cost 50 more.
     scores = judge.score(texts(2))
     assert [score.unscored_reason for score in scores] == ["cost_limit", None]
