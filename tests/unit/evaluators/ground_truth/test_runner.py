@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 
 from collector.catalog import EndpointTables
+from collector.maintenance_compaction import Compactor
+from collector.maintenance_history import clean_log, purge
 from collector.table import Table
 from evaluators.ground_truth.options import read_options
 from evaluators.ground_truth.runner import GroundTruthRunner
 from evaluators.runs.run_history import RunHistory, RunState
 from servelens.clock import ManualClock
-from servelens.errors import Conflict, Unavailable
+from servelens.errors import Conflict, Missing, Unavailable
 from tests.unit.evaluators.ground_truth.feedback_rows import truth_rows
 from tests.unit.evaluators.inference_rows import ENDPOINT, payload_rows
 
@@ -269,3 +271,29 @@ def test_feedback_of_other_names_costs_few_commits(
     tables.feedback.append(truth_rows(payload, ["paris"]))
     assert runner.run().scored == 1
     assert tables.scores.transaction_version("ground_truth@feedback") == tables.feedback.version()
+
+
+def test_feedback_whose_history_has_ended_is_read_whole_and_taken_once(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    payload = payload_rows(12, START)
+    tables.payload.append(payload)
+    tables.feedback.append(truth_rows(payload[:2], ["paris"] * 2))
+    tables.feedback.append(truth_rows(payload[2:4], ["paris"] * 2))
+    runner = runner_for(tables, history, clock, max_rows=3)
+    assert runner.run().scored == 4
+    tables.feedback.append(truth_rows(payload[4:9], ["rome"] * 5))
+    # Of another day, so that the whole is more than one read.
+    late = (START + timedelta(days=1)).date()
+    tables.feedback.append(truth_rows(payload[9:], ["rome"] * 3, request_date=late))
+    later = datetime.now(UTC) + timedelta(hours=2)
+    Compactor(min_files=2, target_bytes=128 << 20).run(tables.feedback, now=later)
+    clean_log(tables.feedback, 48)
+    purge(tables.feedback)
+    with pytest.raises(Missing):
+        tables.feedback.read_since(1)
+    clock.advance(60)
+    summary = runner.run()
+    assert (summary.scored, summary.to_version) == (8, tables.feedback.version())
+    assert sorted(row["score"] for row in rows_of(tables)) == [0.0] * 8 + [1.0] * 4
+    assert runner_for(tables, history, clock).run().scored == 0
