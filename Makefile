@@ -9,6 +9,7 @@ BACKENDS := .venv-backends
 BACKENDS_STAMP := $(BACKENDS)/.installed
 TRITON := nvidia-pytriton==0.7.0  # Triton's server as a wheel, for CPUs too; without its range for numpy
 ONCE ?=
+TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))  # a file of tests runs in one of them
 
 .PHONY: install demo test check format bench lock clean models
 
@@ -36,7 +37,7 @@ demo: $(STAMP)  ## the whole loop on a real model; ONCE=1 ends after the summary
 	$(BIN)/servelens demo $(if $(filter-out 0,$(ONCE)),--once,)
 
 test: $(STAMP) $(BACKENDS_STAMP) models
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

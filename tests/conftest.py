@@ -16,11 +16,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+_LONG = {"integration", "browser"}
+
+
 def _skipped_in_ci(config: pytest.Config) -> int:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return (
         len(reporter.stats.get("skipped", [])) if reporter and os.environ.get("SERVELENS_REQUIRE_ALL") else 0
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with whole systems in them begin first, so that at the end no process of the run waits for the other's."""
+    items.sort(key=lambda item: not _LONG & set(item.path.parts))
 
 
 @pytest.hookimpl(trylast=True)
