@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from collector.embedding_table import EMBEDDING_SCHEMA
 from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
 from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA
@@ -22,6 +23,7 @@ from servelens.errors import Invalid, Missing
 
 __all__ = [
     "DRIFT_SCHEMA",
+    "EMBEDDING_SCHEMA",
     "FEEDBACK_SCHEMA",
     "PAYLOAD_SCHEMA",
     "PROFILE_SCHEMA",
@@ -54,6 +56,7 @@ class EndpointTables:
     profiles: Table
     drift: Table
     feedback: Table
+    embeddings: Table
 
 
 class Catalog:
@@ -150,4 +153,5 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             time_column="feedback_time",
             storage_options=storage_options,
         ),
+        embeddings=Table(f"{prefix}_embeddings", EMBEDDING_SCHEMA, storage_options=storage_options),
     )

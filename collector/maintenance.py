@@ -145,5 +145,6 @@ def _tables(tables: EndpointTables) -> Iterator[tuple[Table, bool]]:
     yield tables.payload, True
     yield tables.scores, True
     yield tables.feedback, True
+    yield tables.embeddings, True
     yield tables.profiles, False
     yield tables.drift, False

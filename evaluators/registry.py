@@ -1,7 +1,7 @@
 """Names of evaluators and how each is built from its stored form.
 
 An :class:`EvaluatorSpec` is plain data: it can be kept in a settings file or a table and rebuilt anywhere.
-Built in are ``toxicity`` and ``perplexity``. A third party adds its own by an entry point in the group
+Built in are ``embedding``, ``perplexity`` and ``toxicity``. A third party adds its own by an entry point in the group
 ``servelens.evaluators``, which names a callable with keyword parameters: ``models_dir``, a ``Path``, if it
 has a parameter of that name, and the options::
 
@@ -58,6 +58,7 @@ class EvaluatorSpec:
 # Named, not imported: naming an evaluator costs no torch, and a missing extra is reported where it is used.
 _BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "embedding": "evaluators.scorers.embedding:build",
         "perplexity": "evaluators.scorers.perplexity:build",
         "toxicity": "evaluators.scorers.toxicity:build",
     }

@@ -156,7 +156,7 @@ def export(config: Path, endpoint: str | None, output: Path) -> None:
     help="How long to wait for the collector when records are still in the spool.",
 )
 def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: float) -> None:
-    """Delete everything that is kept of one person: records, scores, feedback, cases and labels."""
+    """Delete everything that is kept of one person: records, scores, embeddings, feedback, cases and labels."""
     from servelens.processes.forget import run
 
     sys.exit(run(config, unit, endpoint, now=now, wait_s=wait_s))

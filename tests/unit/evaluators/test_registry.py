@@ -63,13 +63,13 @@ def test_what_is_no_stored_spec_is_invalid(stored: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=r"'toxicty'.*perplexity, toxicity"):
+    with pytest.raises(Invalid, match=r"'toxicty'.*embedding, perplexity, toxicity"):
         build(EvaluatorSpec("toxicty"), tmp_path)
 
 
 def test_a_third_party_brings_its_own(installed: Callable[[str, str], None], tmp_path: Path) -> None:
     installed("shouting", "shouting_evaluator:Shouting")
-    assert known_evaluators() == ["perplexity", "shouting", "toxicity"]
+    assert known_evaluators() == ["embedding", "perplexity", "shouting", "toxicity"]
     evaluator = build(EvaluatorSpec("shouting", {"factor": 2.0}), tmp_path)
     assert [score.value for score in evaluator.score([Text(None, "HELLO you"), Text(None, "hm")])] == [
         10.0,
