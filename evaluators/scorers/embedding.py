@@ -152,9 +152,9 @@ class Embedding:
     def _embedded(self, texts: Sequence[str]) -> list[_Embedded | _Failure]:
         if not texts:
             return []
-        tokens: list[list[int]] = self._tokenizer(
-            list(texts), truncation=True, max_length=self._max_length
-        )["input_ids"]
+        tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_length)[
+            "input_ids"
+        ]
         return self._batcher.run(
             [len(numbers) for numbers in tokens],
             lambda indices: self._vectors([tokens[index] for index in indices]),
@@ -192,6 +192,4 @@ def build(
 ) -> Embedding:
     """What the settings call ``embedding``; ``model`` is the offline one, a folder or a Hugging Face id."""
     source = str(offline_folder(models_dir, model)) if model == OFFLINE_MODEL else model
-    return Embedding(
-        source, device=device, max_length=max_length, batch_tokens=batch_tokens, pooling=pooling
-    )
+    return Embedding(source, device=device, max_length=max_length, batch_tokens=batch_tokens, pooling=pooling)

@@ -149,8 +149,7 @@ def test_a_side_that_the_model_fails_on_costs_neither_the_other_side_nor_the_bat
 def test_pooling_by_the_first_token_and_other_lengths_are_other_versions(tmp_path: Path) -> None:
     folder = str(tiny_models.encoder(tmp_path / "encoder"))
     mean, cls, short = (
-        Embedding(folder, device="cpu", **options)
-        for options in ({}, {"pooling": "cls"}, {"max_length": 8})
+        Embedding(folder, device="cpu", **options) for options in ({}, {"pooling": "cls"}, {"max_length": 8})
     )
     assert len({mean.version, cls.version, short.version}) == 3
     inner = AutoModel.from_pretrained(folder).eval()
