@@ -2,7 +2,8 @@
 
 They are those of Databricks' monitoring metric tables
 (https://docs.databricks.com/en/lakehouse-monitoring/monitor-output.html), names, types and order unchanged,
-so that dashboards and alerts written for them run here; drift has two more for text at its end.
+so that dashboards and alerts written for them run here; drift has more at its end: two distances of text embeddings,
+``reference``, which names what the window was compared with, and the test of the embeddings' distance.
 ``column_name`` is ``:table`` in rows about the whole table. ``logging_table_commit_version`` is the version
 of the inference table that was read.
 """
@@ -80,5 +81,7 @@ DRIFT_SCHEMA: Final = pa.schema(
         ("l_infinity_distance", pa.float64()),
         ("embedding_distance", pa.float64()),
         ("domain_classifier_auc", pa.float64()),
+        ("reference", pa.string()),
+        ("embedding_test", _TEST),
     ]
 )

@@ -8,34 +8,20 @@ where they lie and never loaded. A record without a score, or unscored, has a nu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import polars as pl
 
 from collector.catalog import EndpointTables
 from collector.table import Table
+from evaluators.drift.sources import Kind, ObservedColumn
 from evaluators.drift.windows import Window
+
+__all__ = ["Kind", "ObservedColumn"]
 
 SCORE_PREFIX: Final = "score:"
 SLICE_KEY: Final = "variant"
 _REQUEST_ID: Final = "databricks_request_id"
-
-
-class Kind(StrEnum):
-    """How a column's distribution is compared."""
-
-    NUMERIC = "numeric"
-    CATEGORICAL = "categorical"
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedColumn:
-    """A quantity per record; ``data_type`` is its SQL type, in Databricks' spelling."""
-
-    name: str
-    kind: Kind
-    data_type: str
 
 
 _PAYLOAD_COLUMNS: Final[tuple[tuple[ObservedColumn, pl.Expr], ...]] = tuple(
