@@ -3,7 +3,8 @@
 They are those of Databricks' monitoring metric tables
 (https://docs.databricks.com/en/lakehouse-monitoring/monitor-output.html), names, types and order unchanged,
 so that dashboards and alerts written for them run here; drift has more at its end: two distances of text embeddings,
-``reference``, which names what the window was compared with, and the test of the embeddings' distance.
+``reference``, which names what the window was compared with, the test of the embeddings' distance, and the 95 % interval of
+``domain_classifier_auc``.
 ``column_name`` is ``:table`` in rows about the whole table. ``logging_table_commit_version`` is the version
 of the inference table that was read.
 """
@@ -83,5 +84,6 @@ DRIFT_SCHEMA: Final = pa.schema(
         ("domain_classifier_auc", pa.float64()),
         ("reference", pa.string()),
         ("embedding_test", _TEST),
+        ("domain_classifier_auc_interval", pa.struct([("low", pa.float64()), ("high", pa.float64())])),
     ]
 )

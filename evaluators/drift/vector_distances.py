@@ -45,6 +45,7 @@ _FEW: Final = 10  # permutations beyond the statistic, under which their share i
 _FOLDS: Final = 5
 _MOST_COMPONENTS: Final = 48
 _ROWS_PER_COMPONENT: Final = 10
+_NEARLY: Final = 1e-9
 _SAME: Final = 1e-6  # squared distance of unit vectors that half precision cannot tell apart
 
 Matrix: TypeAlias = NDArray[np.float32]
@@ -67,7 +68,7 @@ class Separability:
 
 
 def vector_drift(current: VectorSketch, reference: VectorSketch, min_rows: int) -> Mapping[str, Any]:
-    """``embedding_distance``, ``mmd_test``, ``domain_classifier_auc`` and ``domain_classifier_auc_interval``, by the
+    """``embedding_distance``, ``embedding_test`` (of MMD²), ``domain_classifier_auc`` and ``domain_classifier_auc_interval``, by the
     model that both sides have vectors of; of several, that with most on the side that has fewer. Nothing where one
     side has fewer than ``min_rows`` of it.
     """
@@ -86,7 +87,7 @@ def vector_drift(current: VectorSketch, reference: VectorSketch, min_rows: int) 
         test, found = maximum_mean_discrepancy(x, y), separability(x, y)
     return {
         "embedding_distance": centroid_distance(now.total, then.total),
-        "mmd_test": asdict(test),
+        "embedding_test": asdict(test),
         "domain_classifier_auc": None if found is None else found.auc,
         "domain_classifier_auc_interval": None if found is None else asdict(found.interval),
     }
@@ -164,8 +165,10 @@ def auc_interval(auc: float, current: float, reference: float) -> Interval:
         spread = 1 + pairs * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return (auc - theta) ** 2 - z * z * theta * (1 - theta) * spread / (current * reference)
 
-    low = 0.0 if auc <= 0.0 else float(optimize.brentq(excess, 0.0, auc))
-    high = 1.0 if auc >= 1.0 else float(optimize.brentq(excess, auc, 1.0))
+    # At 0 and 1 the standard error is zero, which is no end of the interval of an area of 0 or 1.
+    inside = min(max(auc, _NEARLY), 1 - _NEARLY)
+    low = 0.0 if auc <= 0.0 else float(optimize.brentq(excess, 0.0, inside))
+    high = 1.0 if auc >= 1.0 else float(optimize.brentq(excess, inside, 1.0))
     return Interval(low, high)
 
 
