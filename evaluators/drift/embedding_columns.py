@@ -18,7 +18,7 @@ import polars as pl
 
 from collector.catalog import EndpointTables
 from evaluators.drift.sketches.vectors import VECTOR, keys
-from evaluators.drift.sources import REQUEST_ID, Kind, ObservedColumn, Observation
+from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn
 from evaluators.drift.windows import Window
 from servelens.errors import Unavailable
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -27,7 +27,7 @@ import polars as pl
 from collector.catalog import EndpointTables
 from evaluators.drift.payload_examples import UNNAMED, Examples, features, predictions
 from evaluators.drift.sketches.vectors import keys
-from evaluators.drift.sources import REQUEST_ID, Kind, ObservedColumn, Observation
+from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn
 from evaluators.drift.windows import Window
 from servelens.errors import Unavailable
 
@@ -68,7 +68,9 @@ class PayloadFeatures:
             if ids.len() > self.most_examples:
                 read = read.with_columns(keys(ids)).bottom_k(self.most_examples, by="key").drop("key")
             most = self.most_examples // read.height
-            bodies = calls.select(REQUEST_ID, "request", "response").join(read.lazy(), on=REQUEST_ID)
+            bodies = calls.select(REQUEST_ID, "request", "response").join(
+                read.lazy(), on=REQUEST_ID, maintain_order="left"
+            )
             for batch in bodies.collect_batches(chunk_size=_BATCH, maintain_order=True, lazy=True):
                 gathered.add(batch, most)
         except (pl.exceptions.PolarsError, OSError) as error:
@@ -226,17 +228,7 @@ def _prediction(name: str) -> str:
 
 
 def _numbers(values: Sequence[Any]) -> pl.Series:
-    try:
-        return pl.Series(values, dtype=pl.Float64, strict=False)
-    except OverflowError:  # an integer beyond what a double holds
-        return pl.Series([_double(value) for value in values], dtype=pl.Float64)
-
-
-def _double(value: float | None) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except OverflowError:
-        return float("inf")
+    return pl.Series(values, dtype=pl.Float64, strict=False)  # an integer beyond what a double holds is null
 
 
 def _word(value: Any) -> str | None:

@@ -16,7 +16,7 @@ import polars as pl
 from collector.catalog import EndpointTables
 from collector.table import Table
 from evaluators.drift.slices import Slicing
-from evaluators.drift.sources import REQUEST_ID, Kind, ObservedColumn, Observation, WindowSource
+from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn, WindowSource
 from evaluators.drift.windows import Window
 from servelens.errors import Invalid
 
@@ -98,9 +98,7 @@ def observe(
     columns = [column for source in of_payload for column in source.columns]
     expressions = [expression for source in of_payload for expression in source.selected()]
     frame = (
-        _records(tables, window, version)
-        .select(REQUEST_ID, *slicing.expressions(), *expressions)
-        .collect()
+        _records(tables, window, version).select(REQUEST_ID, *slicing.expressions(), *expressions).collect()
     )
     if frame.is_empty():
         return Observation(frame, tuple(columns))

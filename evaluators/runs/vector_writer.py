@@ -72,7 +72,8 @@ class VectorWriter:
         refused = 0
         for place, score in enumerate(scores):
             for target in _TARGETS:
-                given = score.vectors.get(target)
+                # Third-party evaluators need not build their scores with our class.
+                given = getattr(score, "vectors", {}).get(target)
                 if given is None:
                     continue
                 vector = np.asarray(given, dtype=np.float32)

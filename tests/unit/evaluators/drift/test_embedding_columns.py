@@ -32,7 +32,9 @@ def vector_rows(
     version: str = "1",
     after: timedelta = timedelta(0),
 ) -> pl.DataFrame:
-    kept = payload.select(name for name in payload.columns if name in EMBEDDING_SCHEMA.names and name != "model")
+    kept = payload.select(
+        name for name in payload.columns if name in EMBEDDING_SCHEMA.names and name != "model"
+    )
     return kept.with_columns(
         pl.lit(target).alias("target"),
         pl.lit(model).alias("model"),
@@ -82,9 +84,7 @@ def test_of_several_models_the_one_with_most_of_the_window_counts_then_the_newes
     )
     read = EmbeddingColumns().read(tables, CURRENT).frame["prompt_embedding"]
     assert VectorSketch.of(read).parts.keys() == {("minilm@1", 2)}
-    tables.embeddings.append(
-        vector_rows(payload[4:], [[0.0, 1.0]], version="2", after=timedelta(minutes=1))
-    )
+    tables.embeddings.append(vector_rows(payload[4:], [[0.0, 1.0]], version="2", after=timedelta(minutes=1)))
     read = EmbeddingColumns().read(tables, CURRENT).frame["prompt_embedding"]
     assert VectorSketch.of(read).parts.keys() == {("minilm@2", 2)}
 

@@ -78,9 +78,7 @@ def test_merging_large_windows_in_any_way_gives_the_sample_of_the_whole() -> Non
 def test_the_sample_is_uniform_over_the_windows_that_were_merged() -> None:
     parts = [VectorSketch.of(column(rows, first=10_000 * rows)) for rows in (500, 1_500, 2_000)]
     merged = VectorSketch.merged(parts).parts["minilm@1", DIMENSIONS]
-    drawn = [
-        int(np.isin(merged.tags, part.parts["minilm@1", DIMENSIONS].tags).sum()) for part in parts
-    ]
+    drawn = [int(np.isin(merged.tags, part.parts["minilm@1", DIMENSIONS].tags).sum()) for part in parts]
     assert sum(drawn) == SAMPLE
     expected = np.array([500, 1_500, 2_000]) / 4_000 * SAMPLE
     assert stats.chisquare(drawn, expected).pvalue > 0.001
@@ -135,9 +133,7 @@ def test_bytes_come_back_as_the_same_sketch() -> None:
         [VectorSketch.of(column(SAMPLE + 20)), VectorSketch.of(column(5, model="other@1", dimensions=3))]
     )
     assert equal(VectorSketch.from_bytes(sketch.to_bytes()), sketch)
-    assert equal(
-        VectorSketch.from_bytes(VectorSketch.of_nulls(3).to_bytes()), VectorSketch.of_nulls(3)
-    )
+    assert equal(VectorSketch.from_bytes(VectorSketch.of_nulls(3).to_bytes()), VectorSketch.of_nulls(3))
     assert len(sketch.to_bytes()) < SAMPLE * (2 * DIMENSIONS + 8) * 1.1
 
 
