@@ -21,7 +21,7 @@ from collector.profile_tables import DRIFT_SCHEMA, WHOLE_TABLE
 from evaluators.drift.profile import MONITOR_VERSION, column_profile, conforming, table_profile
 from evaluators.drift.sketches.kinds import STANDARD_KINDS
 from evaluators.drift.sketches.sketch import SketchKind, SketchKinds
-from evaluators.drift.slices import WHOLE, Slice
+from evaluators.drift.slices import Slice
 from evaluators.drift.window_sketches import SliceSketches, WindowSketches, columns_of, sketch_of, slices_of
 from evaluators.drift.windows import Window
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from evaluators.drift.slices import WHOLE, Slice, Slicing
 from evaluators.drift.sketches.sketch import SketchKinds
-from evaluators.drift.sources import ObservedColumn, Observation
+from evaluators.drift.slices import WHOLE, Slice, Slicing
+from evaluators.drift.sources import Observation, ObservedColumn
 from servelens.errors import Invalid
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,11 @@ class WindowSketches:
         for key in slicing.keys:
             found = {one for part in parts for one in part.slices if one.key == key}
             complete = {
-                one for one in found if all(one in part.slices or not part.left_out.get(key) for part in parts)
+                one
+                for one in found
+                if all(one in part.slices or not part.left_out.get(key) for part in parts)
             }
-            rows = {
-                one: sum(part.slices[one].rows for part in parts if one in part.slices) for one in found
-            }
+            rows = {one: sum(part.slices[one].rows for part in parts if one in part.slices) for one in found}
             kept = sorted(complete, key=lambda one: (-rows[one], one.value or ""))[: slicing.limit]
             lost = sum(part.left_out.get(key, 0) for part in parts)
             lost += sum(rows[one] for one in found - set(kept))

@@ -76,9 +76,9 @@ class CategoricalSketch:
     @classmethod
     def _of_part(cls, series: pl.Series) -> Self:
         counted = series.drop_nulls().alias("item").value_counts(name="count")
-        counted = counted.with_columns(
-            pl.col("item").cast(pl.String), pl.col("count").cast(pl.Int64)
-        ).sort(["count", "item"], descending=[True, False])
+        counted = counted.with_columns(pl.col("item").cast(pl.String), pl.col("count").cast(pl.Int64)).sort(
+            ["count", "item"], descending=[True, False]
+        )
         lengths = None
         if series.dtype in (pl.String, pl.Categorical, pl.Enum) and counted.height:
             characters = counted["item"].str.len_chars().cast(pl.Int64).to_numpy()

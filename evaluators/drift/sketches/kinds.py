@@ -25,7 +25,9 @@ from evaluators.drift.sources import Kind
 
 QUANTILES: Final = 101
 _FREQUENT_ITEMS: Final = 100
-_SURELY_KEPT: Final = 8  # so many times what may have been left out in a window; then it was counted in nearly all parts
+_SURELY_KEPT: Final = (
+    8  # so many times what may have been left out in a window; then it was counted in nearly all parts
+)
 _OTHERS: Final = ("others",)  # no text, so no category is called that
 
 

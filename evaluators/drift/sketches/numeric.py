@@ -25,7 +25,9 @@ from evaluators.drift.sketches.sample import Sample
 
 CAPACITY: Final = 4096
 ROWS_AT_ONCE: Final = 1 << 20
-_FINER: Final = 8  # so much more is kept of a part before the parts are merged: its share of the error is small
+_FINER: Final = (
+    8  # so much more is kept of a part before the parts are merged: its share of the error is small
+)
 
 
 @dataclass(frozen=True, slots=True)
