@@ -15,7 +15,7 @@ from typing import Final
 from collector.embedding_table import EMBEDDING_SCHEMA
 from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
-from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA
+from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA, SKETCH_SCHEMA
 from collector.record import UNROUTED
 from collector.score_table import SCORE_SCHEMA
 from collector.table import Table
@@ -28,6 +28,7 @@ __all__ = [
     "PAYLOAD_SCHEMA",
     "PROFILE_SCHEMA",
     "SCORE_SCHEMA",
+    "SKETCH_SCHEMA",
     "UNROUTED",
     "Catalog",
     "EndpointTables",
@@ -55,6 +56,7 @@ class EndpointTables:
     scores: Table
     profiles: Table
     drift: Table
+    sketches: Table
     feedback: Table
     embeddings: Table
 
@@ -147,6 +149,7 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             partition_by=(),
             storage_options=storage_options,
         ),
+        sketches=Table(f"{prefix}_sketches", SKETCH_SCHEMA, storage_options=storage_options),
         feedback=Table(
             f"{prefix}_feedback",
             FEEDBACK_SCHEMA,

@@ -1,6 +1,6 @@
-"""Columns of ``<prefix>_payload_profile_metrics`` and ``<prefix>_payload_drift_metrics``.
+"""Columns of ``<prefix>_payload_profile_metrics``, ``<prefix>_payload_drift_metrics`` and ``<prefix>_sketches``.
 
-They are those of Databricks' monitoring metric tables
+The first two are those of Databricks' monitoring metric tables
 (https://docs.databricks.com/en/lakehouse-monitoring/monitor-output.html), names, types and order unchanged,
 so that dashboards and alerts written for them run here; drift has more at its end: two distances of text embeddings,
 ``reference``, which names what the window was compared with, the test of the embeddings' distance, and the 95 % interval of
@@ -87,3 +87,23 @@ DRIFT_SCHEMA: Final = pa.schema(
         ("domain_classifier_auc_interval", pa.struct([("low", pa.float64()), ("high", pa.float64())])),
     ]
 )
+
+SKETCH_SCHEMA: Final = pa.schema(
+    [
+        ("request_date", pa.date32()),
+        ("window", _WINDOW),
+        ("granularity", pa.string()),
+        ("layout", pa.string()),
+        ("payload_version", pa.int64()),
+        ("slice_key", pa.string()),
+        ("slice_value", pa.string()),
+        ("column_name", pa.string()),
+        ("kind", pa.string()),
+        ("data_type", pa.string()),
+        ("rows", pa.int64()),
+        ("sketch", pa.binary()),
+    ]
+)
+"""Columns of ``<prefix>_sketches``: what profiles and drift are calculated from. A window's rows are about one slice and
+column each; ``:table`` rows count the records. ``request_date`` is that of the window's start. A small window's sketch
+holds the values themselves, so it expires with the records."""

@@ -98,8 +98,8 @@ def kolmogorov_smirnov(current: Sample, reference: Sample) -> Significance:
     pvalue = float(np.clip(stats.kstwo.sf(least, max(round(n * m / (n + m)), 1)), 0.0, 1.0))
     exact = current.rank_error == reference.rank_error == 0
     if exact and max(n, m) <= _EXACT_KS and pvalue < _SURELY_EQUAL:
-        both = (np.repeat(sample.values, sample.weights) for sample in (current, reference))
-        pvalue = float(stats.ks_2samp(*both, method="exact").pvalue)
+        now, then = (np.repeat(sample.values, sample.weights) for sample in (current, reference))
+        pvalue = float(stats.ks_2samp(now, then, method="exact").pvalue)
     return Significance(statistic, pvalue)
 
 

@@ -8,13 +8,11 @@ left out is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from collector.inference_table import PAYLOAD_SCHEMA
 from servelens.errors import Invalid
 
 VARIANT: Final = "variant"
@@ -89,9 +87,8 @@ class Slicing:
         }, left_out
 
 
-def slice_values(slices: Sequence[Slice]) -> str:
-    """For a message: ``variant=control, variant=hot``."""
-    return ", ".join(f"{one.key}={one.value}" for one in slices)
+BY_VARIANT: Final = Slicing()
+UNSLICED: Final = Slicing(keys=())
 
 
 def _expression(key: str) -> pl.Expr:
@@ -99,6 +96,3 @@ def _expression(key: str) -> pl.Expr:
     if tag is not None:
         return pl.col("tags").map.get(tag[1])
     return pl.col(key).cast(pl.String)
-
-
-assert set(_COLUMNS) <= set(PAYLOAD_SCHEMA.names)

@@ -75,12 +75,12 @@ def drifted(rows: pl.DataFrame, alpha: float = 0.05, *, min_effect: float = 0.0)
     )
     pairs = within.group_by(*_PAIR).agg(pl.col("_holm").min())["_holm"].drop_nulls().to_numpy()
     factor = pairs.size / max(selected(pairs, alpha), 1)
+    adjusted = (pl.col("_holm") * factor).clip(upper_bound=1.0)
+    # No p-value, no verdict, whatever the effect.
+    verdict = (adjusted <= alpha) & (pl.col("effect").fill_null(0.0) >= min_effect)
     return within.with_columns(
-        pl.min_horizontal(pl.col("_holm") * factor, pl.lit(1.0)).alias("p_adjusted")
-    ).select(
-        pl.exclude("_holm"),
-        ((pl.col("p_adjusted") <= alpha) & (pl.col("effect").fill_null(0.0) >= min_effect)).alias("drifted"),
-    )
+        adjusted.alias("p_adjusted"), pl.when(adjusted.is_not_null()).then(verdict).alias("drifted")
+    ).drop("_holm")
 
 
 def holm(p_values: Values) -> Values:

@@ -15,7 +15,7 @@ import polars as pl
 
 from collector.catalog import EndpointTables
 from collector.table import Table
-from evaluators.drift.slices import Slicing
+from evaluators.drift.slices import UNSLICED, Slicing
 from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn, WindowSource
 from evaluators.drift.windows import Window
 from servelens.errors import Invalid
@@ -23,6 +23,7 @@ from servelens.errors import Invalid
 __all__ = ["Kind", "ObservedColumn"]
 
 SCORE_PREFIX: Final = "score:"
+_SAMPLED_TIMES: Final = 48
 
 _PAYLOAD_COLUMNS: Final[tuple[tuple[ObservedColumn, pl.Expr], ...]] = tuple(
     (ObservedColumn(name, kind, data_type), expression)
@@ -86,7 +87,7 @@ def observe(
     window: Window,
     *,
     sources: Sequence[WindowSource] = STANDARD_SOURCES,
-    slicing: Slicing = Slicing(keys=()),
+    slicing: Slicing = UNSLICED,
     version: int | None = None,
 ) -> Observation:
     """The records of ``window`` in the inference table at ``version``: what every source says of them, and the columns
@@ -115,6 +116,20 @@ def observe(
 def read_window(tables: EndpointTables, window: Window, *, version: int | None = None) -> pl.DataFrame:
     """The standard columns of :func:`observe`, without ids."""
     return observe(tables, window, version=version).frame.drop(REQUEST_ID)
+
+
+def sample_window(
+    tables: EndpointTables, window: Window, *, rows: int, at_most: int, version: int | None = None
+) -> pl.DataFrame:
+    """As :func:`read_window`, but about ``at_most`` of the window's ``rows`` records where there are more: those of short
+    times that are spread evenly over the window."""
+    if rows <= at_most:
+        return read_window(tables, window, version=version)
+    step = window.length / _SAMPLED_TIMES
+    length = step * (at_most / rows)
+    starts = [window.start + index * step for index in range(_SAMPLED_TIMES)]
+    parts = [read_window(tables, Window(start, start + length), version=version) for start in starts]
+    return pl.concat(parts, how="diagonal")
 
 
 def score_column(evaluator: str, target: str) -> str:
