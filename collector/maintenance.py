@@ -146,10 +146,7 @@ def _tables(tables: EndpointTables) -> Iterator[tuple[Table, bool]]:
     yield tables.payload, True
     yield tables.scores, True
     yield tables.feedback, True
-<<<<<<< HEAD
     yield tables.embeddings, True
-=======
     yield tables.sketches, True
->>>>>>> h-drift
     yield tables.profiles, False
     yield tables.drift, False

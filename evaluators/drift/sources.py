@@ -44,7 +44,8 @@ class ObservedColumn:
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a source says about a window's records: ``frame`` has ``databricks_request_id`` (each at most once) and
-    one column per item of ``columns``, under its name.
+    one column per item of ``columns``, under its name. A column of numbers or categories may be lists: of several values
+    per record, each of which counts.
     """
 
     frame: pl.DataFrame

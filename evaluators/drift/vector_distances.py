@@ -68,9 +68,9 @@ class Separability:
 
 
 def vector_drift(current: VectorSketch, reference: VectorSketch, min_rows: int) -> Mapping[str, Any]:
-    """``embedding_distance``, ``embedding_test`` (of MMD²), ``domain_classifier_auc`` and ``domain_classifier_auc_interval``, by the
-    model that both sides have vectors of; of several, that with most on the side that has fewer. Nothing where one
-    side has fewer than ``min_rows`` of it.
+    """``embedding_distance``, ``embedding_test`` (of MMD²), ``domain_classifier_auc`` and
+    ``domain_classifier_auc_interval``, by the model that both sides have vectors of; of several, that with most on the
+    side that has fewer. Nothing where one side has fewer than ``min_rows`` of it.
     """
     common = current.parts.keys() & reference.parts.keys()
     least = {name: min(current.parts[name].count, reference.parts[name].count) for name in common}

@@ -15,6 +15,8 @@ import polars as pl
 
 from collector.catalog import EndpointTables
 from collector.table import Table
+from evaluators.drift.embedding_columns import EmbeddingColumns
+from evaluators.drift.payload_features import FEATURE, PREDICTION, PayloadFeatures
 from evaluators.drift.slices import UNSLICED, Slicing
 from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn, WindowSource
 from evaluators.drift.windows import Window
@@ -79,7 +81,12 @@ class ScoreColumns:
         return Observation(frame, columns)
 
 
-STANDARD_SOURCES: Final[tuple[WindowSource, ...]] = (PayloadColumns(), ScoreColumns())
+STANDARD_SOURCES: Final[tuple[WindowSource, ...]] = (
+    PayloadColumns(),
+    ScoreColumns(),
+    EmbeddingColumns(),
+    PayloadFeatures(),
+)
 
 
 def observe(
@@ -139,11 +146,29 @@ def score_column(evaluator: str, target: str) -> str:
 
 
 def observed_columns(*frames: pl.DataFrame) -> list[ObservedColumn]:
-    """The standard columns of ``frames``: those of the inference table, then every score that one of them has."""
+    """The standard columns of ``frames`` but vectors: those of the inference table, then every score, feature and
+    prediction that one of them has."""
     scores = sorted({name for frame in frames for name in frame.columns if name.startswith(SCORE_PREFIX)})
     return [
         *(column for column, _ in _PAYLOAD_COLUMNS),
         *(ObservedColumn(name, Kind.NUMERIC, "double") for name in scores),
+        *_examples(frames),
+    ]
+
+
+def _examples(frames: Sequence[pl.DataFrame]) -> list[ObservedColumn]:
+    """Features and predictions; words where one of the frames has words."""
+    kinds: dict[str, set[Kind]] = {}
+    for frame in frames:
+        for name, dtype in frame.schema.items():
+            if name.startswith((FEATURE, PREDICTION)):
+                inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+                kinds.setdefault(name, set()).add(Kind.NUMERIC if inner == pl.Float64 else Kind.CATEGORICAL)
+    return [
+        ObservedColumn(name, Kind.CATEGORICAL, "string")
+        if Kind.CATEGORICAL in found
+        else ObservedColumn(name, Kind.NUMERIC, "double")
+        for name, found in kinds.items()
     ]
 
 

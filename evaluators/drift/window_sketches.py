@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import polars as pl
+
 from evaluators.drift.sketches.sketch import SketchKinds
 from evaluators.drift.slices import WHOLE, Slice, Slicing
-from evaluators.drift.sources import Observation, ObservedColumn
+from evaluators.drift.sources import Kind, Observation, ObservedColumn
 from servelens.errors import Invalid
 
 
@@ -63,7 +65,9 @@ class WindowSketches:
                 left_out[key] = rows
         for part, rows_of in parts:
             sketches = {
-                column.name: ColumnSketch(column, kinds[column.kind].sketch.of(rows_of[column.name]))
+                column.name: ColumnSketch(
+                    column, kinds[column.kind].sketch.of(_values(rows_of[column.name], column.kind))
+                )
                 for column in columns
             }
             slices[part] = SliceSketches(rows_of.height, sketches)
@@ -136,6 +140,12 @@ def sketch_of(part: SliceSketches, column: ObservedColumn, kinds: SketchKinds) -
     if known is not None and known.column.kind is column.kind:
         return known.sketch
     return kinds[column.kind].sketch.of_nulls(part.rows)
+
+
+def _values(column: pl.Series, kind: Kind) -> pl.Series:
+    """One by one where a record has several, such as the examples of a tabular call; none of them is a null."""
+    several = isinstance(column.dtype, pl.List) and kind is not Kind.VECTOR
+    return column.explode() if several else column
 
 
 def _merged_slice(parts: Sequence[SliceSketches], kinds: SketchKinds) -> SliceSketches:

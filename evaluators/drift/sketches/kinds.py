@@ -21,7 +21,9 @@ from evaluators.drift.distances import categorical_distances, numeric_distances
 from evaluators.drift.sketches.categorical import CategoricalSketch
 from evaluators.drift.sketches.numeric import NumericSketch
 from evaluators.drift.sketches.sketch import SketchKind, SketchKinds
+from evaluators.drift.sketches.vectors import VectorSketch
 from evaluators.drift.sources import Kind
+from evaluators.drift.vector_distances import vector_drift
 
 QUANTILES: Final = 101
 _FREQUENT_ITEMS: Final = 100
@@ -112,6 +114,7 @@ def percent(part: int, whole: int) -> float | None:
 STANDARD_KINDS: Final[SketchKinds] = {
     Kind.NUMERIC: SketchKind(NumericSketch, numeric_profile, numeric_drift),
     Kind.CATEGORICAL: SketchKind(CategoricalSketch, categorical_profile, categorical_drift),
+    Kind.VECTOR: SketchKind(VectorSketch, lambda sketch: {}, vector_drift),
 }
 
 

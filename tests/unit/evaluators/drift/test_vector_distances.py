@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 
 def cloud(generator: np.random.Generator, rows: int, dimensions: int = 24, shift: float = 0.0) -> Vectors:
-    """Unit vectors whose first directions have most of the variance, as embeddings have it; ``shift``: along one of the others."""
+    """Unit vectors whose first directions have most of the variance; ``shift``: along one of the others."""
     points = generator.normal(size=(rows, dimensions))
     points[:, : dimensions // 8] *= 3
     points[:, dimensions // 8] += shift

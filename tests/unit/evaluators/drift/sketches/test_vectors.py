@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,7 @@ def test_the_centroid_is_over_all_rows_and_the_sample_is_of_unit_vectors() -> No
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_merging_gives_what_all_rows_together_would_have_given(cuts: list[int], chance: object) -> None:
     bounds = np.cumsum([0, *cuts])
-    parts = [
-        VectorSketch.of(column(int(end - start), first=int(start)))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    parts = [VectorSketch.of(column(int(end - start), first=int(start))) for start, end in pairwise(bounds)]
     whole = VectorSketch.of(column(int(bounds[-1])))
     chance.shuffle(parts)  # type: ignore[attr-defined]
     assert equal(VectorSketch.merged(parts), whole)
