@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from servelens.config_option import config_option as _config
+from servelens.drift_commands import drift
 from servelens.errors import Invalid, Missing, ServelensError
 from servelens.experiment_commands import experiment
 
@@ -163,6 +164,7 @@ def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: flo
 
 
 cli.add_command(experiment)
+cli.add_command(drift)
 
 
 @cli.group()
@@ -282,6 +284,8 @@ def _extra_of(module: str) -> str | None:
             "pandas",
             "safetensors",
             "scipy",
+            "sklearn",
+            "threadpoolctl",
             "torch",
             "transformers",
         ),
