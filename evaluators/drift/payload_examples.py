@@ -11,7 +11,7 @@ whole, never read in part; a value that is no scalar (a tensor, an object) is le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -129,7 +129,7 @@ def _rows(given: list[Any], most: int) -> Examples:
     return _columns(len(given), {UNNAMED: rows})
 
 
-def _columns(total: int, columns: dict[str, Sequence[Any]]) -> Examples:
+def _columns(total: int, columns: Mapping[str, Sequence[Any]]) -> Examples:
     found = Examples(total)
     for name, values in columns.items():
         if set(map(type, values)) <= _SCALARS:

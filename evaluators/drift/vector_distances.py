@@ -178,7 +178,7 @@ def _separability(auc: float, current: int, reference: int) -> Separability:
 
 def _squared_distances(rows: Matrix) -> Matrix:
     lengths = np.einsum("ij,ij->i", rows, rows)
-    squared = lengths[:, None] + lengths[None, :] - 2 * (rows @ rows.T)
+    squared: Matrix = lengths[:, None] + lengths[None, :] - 2 * (rows @ rows.T)
     np.maximum(squared, 0.0, out=squared)
     return squared
 

@@ -214,8 +214,7 @@ class EvaluationRunner:
             changes.frame,
             scores,
             self._evaluator,
-            application_id=self.application_id,
-            version=changes.version,
+            None if changes.version is None else {self.application_id: changes.version},
         )
         self._tables.scores.append(
             self._rows(changes.frame, scores),

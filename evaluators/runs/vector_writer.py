@@ -9,7 +9,7 @@ there whose vectors are not. What is in the table is asked for by request ids, o
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -42,14 +42,12 @@ class VectorWriter:
         records: pl.DataFrame,
         scores: Sequence[Score],
         evaluator: Evaluator,
-        *,
-        application_id: str,
-        version: int | None,
+        transactions: Mapping[str, int] | None = None,
     ) -> int:
         """Append the vectors of ``scores``, one score per row of ``records``, that are not in the table; how many.
 
-        ``version`` is what the scores' commit will carry under ``application_id``; ``None``: more of it follow. A
-        vector that is not finite or has another length than the batch's others is left out and logged. Raises
+        ``transactions`` are those that the scores' commit will carry. A vector that is not finite or has another
+        length than the batch's others is left out and logged. Raises
         :class:`~servelens.errors.Conflict` when somebody else writes the same batch, and what the table raises.
         """
         rows = self._rows(records, scores, evaluator)
@@ -58,11 +56,12 @@ class VectorWriter:
         fresh = self._fresh(rows, evaluator)
         if fresh.num_rows == 0:
             return 0
-        done = self._table.transaction_version(application_id)
-        # Where it has come that far already, the rows are of another version of the model, or the batch was cut
-        # otherwise: the transaction says nothing about them.
-        carried = None if version is None or (done is not None and done >= version) else version
-        self._table.append(fresh, transactions=None if carried is None else {application_id: carried})
+        wanted = transactions or {}
+        done = self._table.transaction_versions(list(wanted))
+        # What has come that far already says nothing about these rows: they are of another version of the model, or
+        # the batch was cut otherwise.
+        carried = {name: version for name, version in wanted.items() if (done[name] or -1) < version}
+        self._table.append(fresh, transactions=carried)
         return int(fresh.num_rows)
 
     def _rows(self, records: pl.DataFrame, scores: Sequence[Score], evaluator: Evaluator) -> pa.Table | None:
@@ -100,7 +99,7 @@ class VectorWriter:
             pl.lit(evaluator.version).alias("evaluator_version"),
             pl.lit(self._clock.now()).cast(pl.Datetime("us", "UTC")).alias("embedded_at"),
         )
-        lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))
+        lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, pa.float32()))
         return about.to_arrow().append_column("vector", lists).select(EMBEDDING_SCHEMA.names)
 
     def _fresh(self, rows: pa.Table, evaluator: Evaluator) -> pa.Table:

@@ -193,8 +193,7 @@ def test_only_so_many_reports_wait(catalog: Catalog, tmp_path: Path) -> None:
         for number in range(count):
             try:
                 waiting.ask(request, "ann")
-            except Backpressure as refused:
-                assert "wait already" in str(refused)
+            except Backpressure:
                 return number
         return count
 

@@ -172,7 +172,7 @@ def test_two_that_write_the_same_batch_at_once_are_a_conflict(
 
     def write(rows: pl.DataFrame, table: EndpointTables) -> int:
         writer = VectorWriter(table.embeddings, clock)
-        return writer.keep(rows, scores, Vectors(), application_id="vectors@response", version=4)
+        return writer.keep(rows, scores, Vectors(), {"vectors@response": 4})
 
     assert write(payload, tables) == 2
     assert write(payload, tables) == 0
@@ -191,7 +191,7 @@ def test_what_is_no_vector_is_left_out_and_logged(
         unscored(EMPTY),
     ]
     writer = VectorWriter(tables.embeddings, clock)
-    written = writer.keep(payload, scores, Vectors(), application_id="vectors@response", version=1)
+    written = writer.keep(payload, scores, Vectors(), {"vectors@response": 1})
     assert written == 2
     assert [(row["target"], row["vector"]) for row in kept(tables).to_dicts()] == [
         ("request", [1.0, 0.0]),
@@ -202,7 +202,7 @@ def test_what_is_no_vector_is_left_out_and_logged(
 
 def test_without_vectors_no_table_is_made(tables: EndpointTables, clock: ManualClock) -> None:
     writer = VectorWriter(tables.embeddings, clock)
-    assert writer.keep(payload_rows(1, START), [Score(1.0)], Vectors(), application_id="a", version=1) == 0
+    assert writer.keep(payload_rows(1, START), [Score(1.0)], Vectors(), {"a": 1}) == 0
     assert not tables.embeddings.exists()
 
 
