@@ -59,9 +59,8 @@ class DriftSettings(Section):
     def _agrees(self) -> Self:
         if (self.baseline_start is None) != (self.baseline_end is None):
             raise ValueError("baseline_end: give both 'baseline_start' and 'baseline_end', or none.")
-        if self.baseline_start is not None and self.baseline_end is not None:
-            if not self.baseline_start < self.baseline_end:
-                raise ValueError("baseline_end: it must be later than 'baseline_start'.")
+        if self.baseline_start and self.baseline_end and self.baseline_start >= self.baseline_end:
+            raise ValueError("baseline_end: it must be later than 'baseline_start'.")
         given = [
             name
             for name in ("baseline_start", "trailing", "baseline_table", "compare_with")

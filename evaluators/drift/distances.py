@@ -95,11 +95,13 @@ def kolmogorov_smirnov(current: Sample, reference: Sample) -> Significance:
     if n == m == 1:  # two values can always be told apart, or never: scipy divides by zero
         return Significance(statistic, 1.0)
     least = max(statistic - current.error - reference.error, 0.0)
-    pvalue = float(np.clip(stats.kstwo.sf(least, max(round(n * m / (n + m)), 1)), 0.0, 1.0))
-    exact = current.rank_error == reference.rank_error == 0
-    if exact and max(n, m) <= _EXACT_KS and pvalue < _SURELY_EQUAL:
+    effective = n * m / (n + m)
+    exact = current.rank_error == reference.rank_error == 0 and max(n, m) <= _EXACT_KS
+    if exact and stats.kstwobign.sf(math.sqrt(effective) * statistic) < _SURELY_EQUAL:
         now, then = (np.repeat(sample.values, sample.weights) for sample in (current, reference))
         pvalue = float(stats.ks_2samp(now, then, method="exact").pvalue)
+    else:
+        pvalue = float(np.clip(stats.kstwo.sf(least, max(round(effective), 1)), 0.0, 1.0))
     return Significance(statistic, pvalue)
 
 

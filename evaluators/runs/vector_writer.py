@@ -60,7 +60,11 @@ class VectorWriter:
         done = self._table.transaction_versions(list(wanted))
         # What has come that far already says nothing about these rows: they are of another version of the model, or
         # the batch was cut otherwise.
-        carried = {name: version for name, version in wanted.items() if (done[name] or -1) < version}
+        carried = {
+            name: version
+            for name, version in wanted.items()
+            if (known := done[name]) is None or known < version
+        }
         self._table.append(fresh, transactions=carried)
         return int(fresh.num_rows)
 

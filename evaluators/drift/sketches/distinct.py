@@ -19,18 +19,31 @@ from numpy.typing import NDArray
 Hashes: TypeAlias = NDArray[np.uint64]
 
 KEPT: Final = 1024
+_AT_ONCE: Final = 1 << 14
 _RANGE: Final = 2.0**64
 
 
 def number_hashes(values: NDArray[np.float64]) -> Hashes:
     """Hashes of finite numbers, zero without a sign; ``values`` may hold one several times."""
-    bits: Hashes = values.view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    found: Hashes = np.empty(0, dtype=np.uint64)
+    for start in range(
+        0, values.size, _AT_ONCE
+    ):  # a block stays in the cache, and few of the later ones get further
+        hashes = _mixed(values[start : start + _AT_ONCE].view(np.uint64))
+        if found.size == KEPT:
+            hashes = hashes[hashes < found[-1]]
+        found = smallest(np.concatenate([found, hashes]))
+    return found
+
+
+def _mixed(bits: Hashes) -> Hashes:
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits ^= bits >> np.uint64(30)
     bits *= np.uint64(0xBF58476D1CE4E5B9)
     bits ^= bits >> np.uint64(27)
     bits *= np.uint64(0x94D049BB133111EB)
     bits ^= bits >> np.uint64(31)
-    return smallest(bits)
+    return bits
 
 
 def text_hashes(texts: Iterable[str]) -> Hashes:
@@ -43,12 +56,10 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 
 def smallest(hashes: Hashes) -> Hashes:
     """The :data:`KEPT` smallest of ``hashes``, sorted, each once."""
-    if hashes.size > 8 * KEPT:
-        # Equal hashes could crowd out others below the cut; more than enough are kept until they are unique.
-        fewer = np.unique(np.partition(hashes, 4 * KEPT)[: 4 * KEPT])
-        if fewer.size >= KEPT:
-            return fewer[:KEPT]
-    return np.unique(hashes)[:KEPT]
+    ordered = np.sort(hashes)
+    first = np.ones(ordered.size, dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first][:KEPT]
 
 
 def union(parts: Sequence[Hashes]) -> Hashes:

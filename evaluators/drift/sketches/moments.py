@@ -27,7 +27,8 @@ class Moments:
             return cls(0, 0.0, 0.0, 0.0, 0.0)
         mean = float(numbers.mean())
         away = numbers - mean
-        return cls(numbers.size, mean, float(np.dot(away, away)), float(numbers[0]), float(numbers[-1]))
+        away *= away  # and not a product of vectors, for which BLAS would start threads
+        return cls(numbers.size, mean, float(away.sum()), float(numbers[0]), float(numbers[-1]))
 
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:

@@ -24,7 +24,7 @@ from evaluators.drift.sketches.moments import Moments
 from evaluators.drift.sketches.sample import Sample
 
 CAPACITY: Final = 4096
-ROWS_AT_ONCE: Final = 1 << 20
+ROWS_AT_ONCE: Final = 1 << 19
 _FINER: Final = (
     8  # so much more is kept of a part before the parts are merged: its share of the error is small
 )
@@ -58,19 +58,18 @@ class NumericSketch:
     def _of_part(cls, series: pl.Series, kept: int) -> Self:
         numbers = series.drop_nulls().cast(pl.Float64).to_numpy()
         finite = np.isfinite(numbers)
-        # Either way a new array, which may be sorted in its place.
-        numbers_sorted = numbers.copy() if finite.all() else numbers[finite]
-        numbers_sorted.sort()
-        sample = Sample.of_sorted(numbers_sorted)
-        exact = sample.values.size <= CAPACITY
+        # Either way a new array, which may be changed in its place.
+        ordered = numbers + 0.0 if finite.all() else numbers[finite] + 0.0  # and zero has no sign
+        ordered.sort()
+        exact = int(np.count_nonzero(ordered[1:] != ordered[:-1])) < CAPACITY
         return cls(
             rows=series.len(),
             nulls=series.null_count(),
-            not_finite=numbers.size - numbers_sorted.size,
-            zeros=int(sample.weights[sample.values == 0].sum()),
-            moments=Moments.of_sorted(numbers_sorted),
-            sample=sample.compressed(kept),
-            hashes=None if exact else number_hashes(sample.values),
+            not_finite=numbers.size - ordered.size,
+            zeros=int(np.diff(np.searchsorted(ordered, [0.0, np.nextafter(0.0, 1.0)]))[0]),
+            moments=Moments.of_sorted(ordered),
+            sample=Sample.of_sorted(ordered) if exact else Sample.compressed_of_sorted(ordered, kept),
+            hashes=None if exact else number_hashes(ordered),
         )
 
     @classmethod

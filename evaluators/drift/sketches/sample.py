@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,16 +29,25 @@ class Sample:
     @classmethod
     def of(cls, numbers: ArrayLike) -> Self:
         """All of ``numbers`` (finite, in any order)."""
-        return cls.of_sorted(np.sort(np.asarray(numbers, dtype=np.float64)))
+        # Adding zero takes the sign from a zero, so that equal numbers have equal bits.
+        return cls.of_sorted(np.sort(np.asarray(numbers, dtype=np.float64)) + 0.0)
 
     @classmethod
     def of_sorted(cls, numbers: Values) -> Self:
-        """All of ``numbers``, which ascend."""
+        """All of ``numbers``, which ascend and have no zero with a sign."""
         if numbers.size == 0:
             return cls(np.empty(0), np.empty(0, dtype=np.int64))
-        starts = np.concatenate([[0], np.flatnonzero(numbers[1:] != numbers[:-1]) + 1])
-        # Adding zero takes the sign from a zero, so that equal numbers have equal bits.
-        return cls(numbers[starts] + 0.0, np.diff(starts, append=numbers.size).astype(np.int64))
+        starts = _starts(numbers)
+        return cls(numbers[starts], np.diff(starts, append=numbers.size).astype(np.int64))
+
+    @classmethod
+    def compressed_of_sorted(cls, numbers: Values, capacity: int) -> Self:
+        """As ``of_sorted(numbers).compressed(capacity)`` where there are more than ``capacity``, without the steps
+        between."""
+        sizes, middles = _blocks(numbers.size, capacity)
+        values = numbers[middles]
+        starts = _starts(values)
+        return cls(values[starts], np.add.reduceat(sizes, starts), rank_error=int(sizes.max()) // 2)
 
     @classmethod
     def merged(cls, samples: Sequence[Self]) -> Self:
@@ -50,7 +59,7 @@ class Sample:
         error = sum(sample.rank_error for sample in samples)
         if values.size == 0:
             return cls(values, weights, error)
-        starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+        starts = _starts(values)
         return cls(values[starts], np.add.reduceat(weights, starts), error)
 
     @property
@@ -78,14 +87,13 @@ class Sample:
         """
         if self.values.size <= capacity:
             return self
-        bounds = (np.arange(capacity + 1, dtype=np.int64) * self.size) // capacity
-        sizes = np.diff(bounds)
-        at = self.at_ranks(bounds[:-1] + (sizes - 1) // 2)
-        whole = self.at_ranks(bounds[:-1]) == self.at_ranks(bounds[1:] - 1)
-        lost = int(sizes[~whole].max(initial=0)) // 2
-        starts = np.concatenate([[0], np.flatnonzero(at[1:] != at[:-1]) + 1])
+        sizes, middles = _blocks(self.size, capacity)
+        at = self.at_ranks(middles)
+        starts = _starts(at)
         return type(self)(
-            self.values[at[starts]], np.add.reduceat(sizes, starts), rank_error=self.rank_error + lost
+            self.values[at[starts]],
+            np.add.reduceat(sizes, starts),
+            rank_error=self.rank_error + int(sizes.max()) // 2,
         )
 
     def at_ranks(self, ranks: Counts) -> Counts:
@@ -104,3 +112,15 @@ class Sample:
         lower = self.values[self.at_ranks(low.astype(np.int64))]
         upper = self.values[self.at_ranks(np.minimum(low.astype(np.int64) + 1, self.size - 1))]
         return lower + (upper - lower) * (positions - low)
+
+
+def _starts(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Where in ascending ``values`` each different one begins."""
+    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+
+
+def _blocks(size: int, capacity: int) -> tuple[Counts, Counts]:
+    """``size`` ranks cut into ``capacity`` blocks: how many are in each, and the middle one."""
+    bounds = (np.arange(capacity + 1, dtype=np.int64) * size) // capacity
+    sizes = np.diff(bounds)
+    return sizes, bounds[:-1] + (sizes - 1) // 2
