@@ -7,13 +7,19 @@ counts there as rows without a value, or as no rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import polars as pl
 
 from evaluators.drift.sketches.sketch import SketchKinds
 from evaluators.drift.slices import WHOLE, Slice, Slicing
 from evaluators.drift.sources import Observation, ObservedColumn
 from servelens.errors import Invalid
+
+_THREADS: Final = 2
+_WORTH_THREADS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,7 @@ class WindowSketches:
             if rows:
                 left_out[key] = rows
         for part, rows_of in parts:
-            sketches = {
-                column.name: ColumnSketch(column, kinds[column.kind].sketch.of(rows_of[column.name]))
-                for column in columns
-            }
-            slices[part] = SliceSketches(rows_of.height, sketches)
+            slices[part] = SliceSketches(rows_of.height, _sketched(rows_of, columns, kinds))
         return cls(slices, left_out)
 
     @classmethod
@@ -136,6 +138,19 @@ def sketch_of(part: SliceSketches, column: ObservedColumn, kinds: SketchKinds) -
     if known is not None and known.column.kind is column.kind:
         return known.sketch
     return kinds[column.kind].sketch.of_nulls(part.rows)
+
+
+def _sketched(
+    frame: pl.DataFrame, columns: Sequence[ObservedColumn], kinds: SketchKinds
+) -> dict[str, ColumnSketch]:
+    def one(column: ObservedColumn) -> ColumnSketch:
+        return ColumnSketch(column, kinds[column.kind].sketch.of(frame[column.name]))
+
+    if frame.height < _WORTH_THREADS:
+        return {column.name: one(column) for column in columns}
+    # Sorting and counting let go of the interpreter's lock.
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sketches") as pool:
+        return {made.column.name: made for made in pool.map(one, columns)}
 
 
 def _merged_slice(parts: Sequence[SliceSketches], kinds: SketchKinds) -> SliceSketches:
