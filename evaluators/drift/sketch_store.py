@@ -52,12 +52,24 @@ class SketchStore:
             pl.col("granularity") == str(granularity),
             pl.col("layout") == self.layout,
         )
-        try:
-            rows = found.collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise Unavailable(f"the table cannot be read: {error}", field=self._table.uri) from error
+        rows = self._collected(found)
         stored = dict(_by_start(rows))
         return {window: self._window(stored[window.start]) for window in windows if window.start in stored}
+
+    def has_records(self, window: Window) -> bool:
+        """Whether a stored window of this layout that begins in ``window`` has a record."""
+        found = self._table.scan(since=window.start, until=window.end).filter(
+            pl.col("request_date").is_between(window.start.date(), window.end.date()),
+            pl.col("layout") == self.layout,
+            pl.col("rows") > 0,
+        )
+        return not self._collected(found.select("rows").head(1)).is_empty()
+
+    def _collected(self, found: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return found.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise Unavailable(f"the table cannot be read: {error}", field=self._table.uri) from error
 
     def write(
         self,

@@ -118,6 +118,9 @@ class WindowReader:
         return WindowSketches.of(observation, self._slicing, self.kinds)
 
     def _is_empty(self, window: Window) -> bool:
+        """Whether neither a record nor a stored sketch is there: a look that spares those at all of its parts."""
+        if self._store.has_records(window):
+            return False
         records = self._tables.payload.scan(since=window.start, until=window.end, version=self._version)
         try:
             return records.select(REQUEST_ID).head(1).collect().is_empty()

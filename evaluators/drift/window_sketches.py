@@ -7,8 +7,9 @@ counts there as rows without a value, or as no rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import polars as pl
 
@@ -16,6 +17,9 @@ from evaluators.drift.sketches.sketch import SketchKinds
 from evaluators.drift.slices import WHOLE, Slice, Slicing
 from evaluators.drift.sources import Kind, Observation, ObservedColumn
 from servelens.errors import Invalid
+
+_THREADS: Final = 2
+_WORTH_THREADS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,7 @@ class WindowSketches:
             if rows:
                 left_out[key] = rows
         for part, rows_of in parts:
-            sketches = {
-                column.name: ColumnSketch(
-                    column, kinds[column.kind].sketch.of(_values(rows_of[column.name], column.kind))
-                )
-                for column in columns
-            }
-            slices[part] = SliceSketches(rows_of.height, sketches)
+            slices[part] = SliceSketches(rows_of.height, _sketched(rows_of, columns, kinds))
         return cls(slices, left_out)
 
     @classmethod
@@ -140,6 +138,20 @@ def sketch_of(part: SliceSketches, column: ObservedColumn, kinds: SketchKinds) -
     if known is not None and known.column.kind is column.kind:
         return known.sketch
     return kinds[column.kind].sketch.of_nulls(part.rows)
+
+
+def _sketched(
+    frame: pl.DataFrame, columns: Sequence[ObservedColumn], kinds: SketchKinds
+) -> dict[str, ColumnSketch]:
+    def one(column: ObservedColumn) -> ColumnSketch:
+        values = _values(frame[column.name], column.kind)
+        return ColumnSketch(column, kinds[column.kind].sketch.of(values))
+
+    if frame.height < _WORTH_THREADS:
+        return {column.name: one(column) for column in columns}
+    # Sorting and counting let go of the interpreter's lock.
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sketches") as pool:
+        return {made.column.name: made for made in pool.map(one, columns)}
 
 
 def _values(column: pl.Series, kind: Kind) -> pl.Series:
