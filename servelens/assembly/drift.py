@@ -29,7 +29,7 @@ def drift_jobs(settings: Settings, catalog: Catalog, database: Database, clock: 
     storage_options = settings.tables.storage_options or None
     jobs = []
     for drift in settings.drift:
-        reference = _reference(drift, storage_options)
+        reference = reference_of(drift, storage_options)
         # The job of the plain comparison has no more to its name than it always had.
         against = "" if isinstance(reference, Previous) else f" against {reference.name}"
         runner = DriftRunner(
@@ -55,7 +55,8 @@ def drift_jobs(settings: Settings, catalog: Catalog, database: Database, clock: 
     return jobs
 
 
-def _reference(drift: DriftSettings, storage_options: Mapping[str, str] | None) -> Reference:
+def reference_of(drift: DriftSettings, storage_options: Mapping[str, str] | None) -> Reference:
+    """What the windows of ``drift`` are compared with."""
     if drift.baseline_start is not None and drift.baseline_end is not None:
         return FixedWindow(Window(drift.baseline_start, drift.baseline_end))
     if drift.trailing is not None:
