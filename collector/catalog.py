@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from collector.embedding_table import EMBEDDING_SCHEMA
 from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
-from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA
+from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA, SKETCH_SCHEMA
 from collector.record import UNROUTED
 from collector.score_table import SCORE_SCHEMA
 from collector.table import Table
@@ -22,10 +23,12 @@ from servelens.errors import Invalid, Missing
 
 __all__ = [
     "DRIFT_SCHEMA",
+    "EMBEDDING_SCHEMA",
     "FEEDBACK_SCHEMA",
     "PAYLOAD_SCHEMA",
     "PROFILE_SCHEMA",
     "SCORE_SCHEMA",
+    "SKETCH_SCHEMA",
     "UNROUTED",
     "Catalog",
     "EndpointTables",
@@ -53,7 +56,9 @@ class EndpointTables:
     scores: Table
     profiles: Table
     drift: Table
+    sketches: Table
     feedback: Table
+    embeddings: Table
 
 
 class Catalog:
@@ -144,10 +149,12 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             partition_by=(),
             storage_options=storage_options,
         ),
+        sketches=Table(f"{prefix}_sketches", SKETCH_SCHEMA, storage_options=storage_options),
         feedback=Table(
             f"{prefix}_feedback",
             FEEDBACK_SCHEMA,
             time_column="feedback_time",
             storage_options=storage_options,
         ),
+        embeddings=Table(f"{prefix}_embeddings", EMBEDDING_SCHEMA, storage_options=storage_options),
     )

@@ -29,7 +29,7 @@ _ID: Final = "databricks_request_id"
 
 
 class Forgetting:
-    """Deletes records, their scores and their feedback; ``also`` deletes what other parts keep of them."""
+    """Deletes records, their scores, embeddings and feedback; ``also`` deletes what other parts keep of them."""
 
     def __init__(self, records: ForgottenRecords, clock: Clock, also: Also) -> None:
         self._records = records
@@ -74,6 +74,7 @@ class Forgetting:
             "records": delete_keys(tables.payload, _ID, ids),
             "scores": delete_keys(tables.scores, _ID, ids),
             "feedback": delete_keys(tables.feedback, _ID, ids),
+            "embeddings": delete_keys(tables.embeddings, _ID, ids),
         }
         return rows | dict(self._also(endpoint, ids))
 

@@ -141,9 +141,12 @@ class Maintenance:
 
 
 def _tables(tables: EndpointTables) -> Iterator[tuple[Table, bool]]:
-    """Each table, and whether its rows are about single requests, which expire; the others sum up windows."""
+    """Each table, and whether its rows expire: those about single requests, and the sketches, which hold the values of
+    small windows; the others sum up windows."""
     yield tables.payload, True
     yield tables.scores, True
     yield tables.feedback, True
+    yield tables.embeddings, True
+    yield tables.sketches, True
     yield tables.profiles, False
     yield tables.drift, False

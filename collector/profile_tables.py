@@ -1,8 +1,10 @@
-"""Columns of ``<prefix>_payload_profile_metrics`` and ``<prefix>_payload_drift_metrics``.
+"""Columns of ``<prefix>_payload_profile_metrics``, ``<prefix>_payload_drift_metrics`` and ``<prefix>_sketches``.
 
-They are those of Databricks' monitoring metric tables
+The first two are those of Databricks' monitoring metric tables
 (https://docs.databricks.com/en/lakehouse-monitoring/monitor-output.html), names, types and order unchanged,
-so that dashboards and alerts written for them run here; drift has two more for text at its end.
+so that dashboards and alerts written for them run here; drift has more at its end: two distances of text embeddings,
+``reference``, which names what the window was compared with, the test of the embeddings' distance, and the 95 % interval of
+``domain_classifier_auc``.
 ``column_name`` is ``:table`` in rows about the whole table. ``logging_table_commit_version`` is the version
 of the inference table that was read.
 """
@@ -103,5 +105,28 @@ DRIFT_SCHEMA: Final = pa.schema(
         ("l_infinity_distance", pa.float64()),
         ("embedding_distance", pa.float64()),
         ("domain_classifier_auc", pa.float64()),
+        ("reference", pa.string()),
+        ("embedding_test", _TEST),
+        ("domain_classifier_auc_interval", pa.struct([("low", pa.float64()), ("high", pa.float64())])),
     ]
 )
+
+SKETCH_SCHEMA: Final = pa.schema(
+    [
+        ("request_date", pa.date32()),
+        ("window", _WINDOW),
+        ("granularity", pa.string()),
+        ("layout", pa.string()),
+        ("payload_version", pa.int64()),
+        ("slice_key", pa.string()),
+        ("slice_value", pa.string()),
+        ("column_name", pa.string()),
+        ("kind", pa.string()),
+        ("data_type", pa.string()),
+        ("rows", pa.int64()),
+        ("sketch", pa.binary()),
+    ]
+)
+"""Columns of ``<prefix>_sketches``: what profiles and drift are calculated from. A window's rows are about one slice and
+column each; ``:table`` rows count the records. ``request_date`` is that of the window's start. A small window's sketch
+holds the values themselves, so it expires with the records."""

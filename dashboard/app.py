@@ -20,6 +20,7 @@ from dashboard.elements import Element
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
+from evaluators.drift import api as drift_api
 from experiments import api as experiments_api
 from relabel import api as relabel_api
 from servelens.errors import Missing
@@ -80,6 +81,8 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    if services.drift_reports is not None:
+        app.include_router(drift_api.router(services.drift_reports))
 
     @app.api_route(
         "/api/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False

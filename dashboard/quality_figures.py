@@ -217,7 +217,7 @@ def _explained(cell: Mapping[str, object] | None, zone: str) -> str:
         f"{what}: {formats.significant(effect)}",
     ]
     if isinstance(adjusted, float):
-        lines.append(f"{formats.p_value(adjusted)}, corrected for all columns")
+        lines.append(f"{formats.p_value(adjusted)}, corrected for all columns and windows shown")
     return "<br>".join(lines)
 
 

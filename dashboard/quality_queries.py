@@ -52,7 +52,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Verdicts of :func:`evaluators.drift_verdict.drifted` for one granularity, with the ends of their windows.
+    """Verdicts of :func:`evaluators.drift.verdict.drifted` for one granularity, with the ends of their windows.
 
     ``others`` are the granularities that have rows too.
     """

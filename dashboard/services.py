@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.catalog import Catalog
+from evaluators.drift.api import ReportQueue
 from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
@@ -58,6 +59,7 @@ class ConsoleServices:
     proxy_url: str = "http://127.0.0.1:8080"
     refresh_s: float = 5.0
     allowed_hosts: Sequence[str] = field(default=("*",))
+    drift_reports: ReportQueue | None = None
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
         """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""

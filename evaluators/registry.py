@@ -58,6 +58,7 @@ class EvaluatorSpec:
 # Named, not imported: naming an evaluator costs no torch, and a missing extra is reported where it is used.
 _BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "embedding": "evaluators.scorers.embedding:build",
         "error": "evaluators.scorers.error:build",
         "json_schema": "evaluators.scorers.json_schema:build",
         "judge": "evaluators.judge.build:build",

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from servelens.config_option import config_option as _config
+from servelens.drift_commands import drift
 from servelens.errors import Invalid, Missing, ServelensError
 from servelens.experiment_commands import experiment
 
@@ -156,13 +157,14 @@ def export(config: Path, endpoint: str | None, output: Path) -> None:
     help="How long to wait for the collector when records are still in the spool.",
 )
 def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: float) -> None:
-    """Delete everything that is kept of one person: records, scores, feedback, cases and labels."""
+    """Delete everything that is kept of one person: records, scores, embeddings, feedback, cases and labels."""
     from servelens.processes.forget import run
 
     sys.exit(run(config, unit, endpoint, now=now, wait_s=wait_s))
 
 
 cli.add_command(experiment)
+cli.add_command(drift)
 
 
 @cli.group()
@@ -282,6 +284,8 @@ def _extra_of(module: str) -> str | None:
             "pandas",
             "safetensors",
             "scipy",
+            "sklearn",
+            "threadpoolctl",
             "torch",
             "transformers",
         ),

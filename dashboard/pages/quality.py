@@ -269,7 +269,7 @@ def _drift(drift: Drift, scheme: str, zone: str) -> Element:
             className="wide-chart",
             **{"aria-label": f"Drift per column and window. {words}"},
         ),
-        note=f"{words} Effect size per window of {drift.granularity}; a dot: significant after correction for all columns.",
+        note=f"{words} Effect size per window of {drift.granularity}; a dot: significant, corrected for all columns and windows.",
         actions=[
             badge(f"{len(moved)} drifted", "warning", icon_name="alert")
             if moved

@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Values: TypeAlias = NDArray[np.float64]
-Counts: TypeAlias = NDArray[np.int64]
+from evaluators.drift.sketches.sample import Counts, Sample, Values
+
+__all__ = ["Counts", "Values"]
 
 _BINS: Final = 10
 _LEAST_EXPECTED: Final = 5.0
@@ -71,28 +71,46 @@ class CategoricalDistances:
     psi: float
 
 
-def numeric_distances(current: Values, reference: Values) -> NumericDistances:
-    """All distances between two non-empty one-dimensional arrays of finite numbers."""
+def numeric_distances(current: Sample, reference: Sample) -> NumericDistances:
+    """All distances between two samples of at least one number each."""
     current_counts, reference_counts = quantile_counts(current, reference)
     return NumericDistances(
         ks_test=kolmogorov_smirnov(current, reference),
-        wasserstein=float(stats.wasserstein_distance(current, reference)),
+        wasserstein=wasserstein(current, reference),
         js=jensen_shannon(current_counts, reference_counts),
         psi=population_stability_index(current_counts, reference_counts),
     )
 
 
-def kolmogorov_smirnov(current: Values, reference: Values) -> Significance:
-    """The two-sample test; exact for small samples, else asymptotic. Ties make the p-value larger than it
-    need be."""
-    if (
-        current.size == reference.size == 1
-    ):  # two values can always be told apart, or never: scipy divides by zero
-        return Significance(float(current[0] != reference[0]), 1.0)
-    result = stats.ks_2samp(current, reference, method="asymp")
-    if max(current.size, reference.size) <= _EXACT_KS and result.pvalue < _SURELY_EQUAL:
-        result = stats.ks_2samp(current, reference, method="exact")
-    return Significance(float(result.statistic), float(result.pvalue))
+def kolmogorov_smirnov(current: Sample, reference: Sample) -> Significance:
+    """The two-sample test; exact for small samples, else asymptotic. Ties make the p-value larger than it need be.
+
+    Of compressed samples the statistic may be off by the sum of their errors. The p-value is that of the smallest
+    statistic that this leaves possible, so that a difference which compression may have made is never significant.
+    """
+    n, m = current.size, reference.size
+    numbers = np.concatenate([current.values, reference.values])
+    differences = current.at_most(numbers) / n - reference.at_most(numbers) / m
+    statistic = float(np.max(np.abs(differences)))
+    if n == m == 1:  # two values can always be told apart, or never: scipy divides by zero
+        return Significance(statistic, 1.0)
+    least = max(statistic - current.error - reference.error, 0.0)
+    effective = n * m / (n + m)
+    exact = current.rank_error == reference.rank_error == 0 and max(n, m) <= _EXACT_KS
+    if exact and stats.kstwobign.sf(math.sqrt(effective) * statistic) < _SURELY_EQUAL:
+        now, then = (np.repeat(sample.values, sample.weights) for sample in (current, reference))
+        pvalue = float(stats.ks_2samp(now, then, method="exact").pvalue)
+    else:
+        pvalue = float(np.clip(stats.kstwo.sf(least, max(round(effective), 1)), 0.0, 1.0))
+    return Significance(statistic, pvalue)
+
+
+def wasserstein(current: Sample, reference: Sample) -> float:
+    """The area between the two distribution functions. Of compressed samples it may be off by the sum of their errors
+    times the range of the values."""
+    numbers = np.sort(np.concatenate([current.values, reference.values]))
+    differences = current.at_most(numbers) / current.size - reference.at_most(numbers) / reference.size
+    return float(np.dot(np.abs(differences[:-1]), np.diff(numbers)))
 
 
 def categorical_distances(
@@ -113,16 +131,16 @@ def categorical_distances(
     )
 
 
-def quantile_counts(current: Values, reference: Values) -> tuple[Counts, Counts]:
+def quantile_counts(current: Sample, reference: Sample) -> tuple[Counts, Counts]:
     """Both samples counted over the same bins, whose edges are quantiles of the two together."""
     bins = max(2, min(_BINS, int(min(current.size, reference.size) / _LEAST_EXPECTED)))
-    both = np.concatenate([current, reference])
-    # An inverted-CDF quantile is a value that occurs, so a point mass is a bin's closed end and stays in
-    # one bin.
-    edges = np.unique(np.quantile(both, np.arange(1, bins) / bins, method="inverted_cdf"))
+    both = Sample.merged([current, reference])
+    # The smallest value that a share of i/bins does not exceed: it occurs, so a point mass is a bin's closed end and
+    # stays in one bin.
+    ranks = -(-np.arange(1, bins, dtype=np.int64) * both.size // bins) - 1
+    edges = np.unique(both.values[both.at_ranks(ranks)])
     counts = [
-        np.bincount(np.searchsorted(edges, sample, side="left"), minlength=edges.size + 1)
-        for sample in (current, reference)
+        np.diff(sample.at_most(edges), prepend=0, append=sample.size) for sample in (current, reference)
     ]
     seen = (counts[0] + counts[1]) > 0
     return counts[0][seen], counts[1][seen]

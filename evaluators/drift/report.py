@@ -19,6 +19,8 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import blake2b
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ MAX_ROWS: Final = 5_000
 _SEED: Final = 20
 _LABEL_CHARACTERS: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9_.=-]+")
+_NAME_CHARACTERS: Final = 80
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'"
@@ -58,35 +62,46 @@ class ReportWriter:
         window: Window,
         window_cmp: Window,
         granularity: str,
+        about: str = "",
+        output: Path | None = None,
     ) -> Path | None:
         """Write the report on two frames of ``read_window`` and give its path; ``None`` when there is
         nothing to show.
 
-        Without a reference row it shows the current window alone. Raises
-        :class:`~servelens.errors.Unavailable` when Evidently fails or the folder cannot be written.
+        ``about`` is said in the title and is part of the name: what was chosen of the traffic. With ``output`` it is
+        written there, and nothing is forgotten. Without a reference row it shows the current window alone. A tabular
+        call is as many rows as it has examples. Raises :class:`~servelens.errors.Unavailable` when Evidently fails or
+        the folder cannot be written.
         """
         if current.is_empty():
             return None
         if not _NAME.fullmatch(endpoint):
             raise Invalid(f"{endpoint!r} cannot name a folder of reports", field="endpoint")
-        folder = self._reports_dir / endpoint
         columns = observed_columns(current, reference)
         samples = [self._sample(frame, columns) for frame in (current, reference)]
-        title = f"{endpoint}: {_span(window)} against {_span(window_cmp)} ({granularity})"
-        html = _confined(_evidently_html(samples[0], samples[1], columns), title)
-        path = folder / f"{granularity.replace(' ', '-')}_{_stamp(window)}.html"
+        whose = f"{endpoint}, {about}" if about else endpoint
+        title = f"{whose}: {_span(window)} against {_span(window_cmp)} ({granularity})"
+        html = _confined(_evidently_html(samples[0], samples[1], columns), escape(title))
+        path = output or self._reports_dir / endpoint / _file_name(granularity, window, about)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write_atomically(path, html)
-            self._forget_old(folder)
+            if output is None:
+                self._forget_old(path.parent)
         except OSError as error:
-            raise Unavailable(f"the report cannot be written: {error}", field="reports_dir") from error
+            field = "reports_dir" if output is None else "output"
+            raise Unavailable(f"the report cannot be written: {error}", field=field) from error
         return path
 
     def _sample(self, frame: pl.DataFrame, columns: Sequence[ObservedColumn]) -> pl.DataFrame:
-        complete = with_columns(frame, list(columns))
-        sample = complete if frame.height <= self._max_rows else complete.sample(self._max_rows, seed=_SEED)
-        return sample.select(_harmless(column) for column in columns)
+        complete = with_columns(self._some(frame), list(columns))
+        examples = [name for name, dtype in complete.schema.items() if isinstance(dtype, pl.List)]
+        if examples:
+            complete = self._some(complete.explode(examples))
+        return complete.select(_harmless(column) for column in columns)
+
+    def _some(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame if frame.height <= self._max_rows else frame.sample(self._max_rows, seed=_SEED)
 
     def _forget_old(self, folder: Path) -> None:
         reports = sorted(folder.glob("*.html"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -167,6 +182,14 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _span(window: Window) -> str:
     return f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _file_name(granularity: str, window: Window, about: str) -> str:
+    parts = [granularity, _stamp(window)]
+    if about:
+        # Two choices that differ in other signs only have names of their own all the same.
+        parts += [about, blake2b(about.encode(), digest_size=3).hexdigest()]
+    return "_".join(_UNNAMEABLE.sub("-", part)[:_NAME_CHARACTERS] for part in parts) + ".html"
 
 
 def _stamp(window: Window) -> str:

@@ -1,101 +1,141 @@
-"""Drift rows: how far a window is from its reference window, per column, unsliced and per variant.
+"""Drift rows: how far a window is from its reference, per column, over all records and per slice.
 
 The columns are those of Databricks' drift metrics table
 (https://docs.databricks.com/aws/en/data-quality-monitoring/data-profiling/monitor-output); every delta is
-the current window minus the reference window, percentages in points. Numbers get the Kolmogorov–Smirnov
-test, Wasserstein distance, PSI and Jensen–Shannon distance; categories get the chi-squared test, total
-variation, L-infinity, PSI and Jensen–Shannon. A null is a category of its own (no ``error_type`` is the
-usual one), but no number. The formulas are in :mod:`evaluators.drift.distances`.
+the current window minus the reference, percentages in points. ``reference`` names what was compared with. Which
+statistics a column gets is its kind's matter: :mod:`evaluators.drift.sketches.kinds`.
 
 Invariant: with fewer than ``min_rows`` values on either side a statistic is null, never zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 import polars as pl
 
 from collector.profile_tables import DRIFT_SCHEMA, WHOLE_TABLE
-from evaluators.drift.distances import categorical_distances, numeric_distances
-from evaluators.drift.profile import MONITOR_VERSION, column_profile, conforming, finite_values, table_profile
-from evaluators.drift.window_data import Kind, ObservedColumn, observed_columns, slices, with_columns
+from evaluators.drift.profile import MONITOR_VERSION, column_profile, conforming, table_profile
+from evaluators.drift.sketches.kinds import STANDARD_KINDS
+from evaluators.drift.sketches.sketch import SketchKind, SketchKinds
+from evaluators.drift.slices import Slice
+from evaluators.drift.window_sketches import SliceSketches, WindowSketches, columns_of, sketch_of, slices_of
 from evaluators.drift.windows import Window
 
 MIN_ROWS: Final = 20
 
 
 class DriftType(StrEnum):
-    """What a window is compared with: the one before it, or a fixed one."""
+    """Whether the reference moves with the window, or is the same for every one."""
 
     CONSECUTIVE = "CONSECUTIVE"
     BASELINE = "BASELINE"
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What goes into the columns that say which two things a row compares; ``window_cmp`` is ``None`` where the
+    reference is no window."""
+
+    window: Window
+    window_cmp: Window | None
+    granularity: str
+    drift_type: DriftType
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePair:
+    """A slice's two sides, and the slice under which their rows go."""
+
+    slice: Slice
+    current: SliceSketches
+    reference: SliceSketches
+
+
+def same_slices(current: WindowSketches, reference: WindowSketches) -> list[SlicePair]:
+    """Every slice with itself."""
+    return [
+        SlicePair(one, current.of_slice(one), reference.of_slice(one))
+        for one in slices_of(current, reference)
+    ]
+
+
+def against_slice(current: WindowSketches, reference: Slice) -> list[SlicePair]:
+    """Every other slice of the same key with ``reference``, all in one window; none when nobody else is there."""
+    return [
+        SlicePair(one, current.of_slice(one), current.of_slice(reference))
+        for one in slices_of(current)
+        if one.key == reference.key and one != reference
+    ]
+
+
 def drift_rows(
-    current: pl.DataFrame,
-    reference: pl.DataFrame,
+    pairs: Sequence[SlicePair],
+    compared: Compared,
     *,
-    window: Window,
-    window_cmp: Window,
-    granularity: str,
-    drift_type: DriftType,
+    kinds: SketchKinds = STANDARD_KINDS,
     min_rows: int = MIN_ROWS,
 ) -> pl.DataFrame:
-    """Rows with exactly the columns of ``DRIFT_SCHEMA`` for two frames of ``read_window``; none if both are
-    empty.
+    """Rows with exactly the columns of ``DRIFT_SCHEMA``; none for a slice that both sides lack.
 
-    When one of the two has no row in a slice, that slice has only its ``:table`` row.
+    When one of the two has no record in a slice, that slice has only its ``:table`` row.
     """
     rows: list[dict[str, Any]] = []
-    columns = observed_columns(current, reference)
-    for part in slices(current, reference):
-        now, then = (with_columns(part.of(frame), columns) for frame in (current, reference))
-        if now.is_empty() and then.is_empty():
+    # A slice has every column that its window has, with or without a value in the slice.
+    columns = columns_of(side for pair in pairs for side in (pair.reference, pair.current))
+    for pair in pairs:
+        now, then = pair.current, pair.reference
+        if not now.rows and not then.rows:
             continue
-        where = {
-            "window": {"start": window.start, "end": window.end},
-            "window_cmp": {"start": window_cmp.start, "end": window_cmp.end},
-            "granularity": granularity,
-            "monitor_version": MONITOR_VERSION,
-            "drift_type": drift_type.value,
-            "slice_key": part.key,
-            "slice_value": part.value,
-        }
-        rows.append(where | {"column_name": WHOLE_TABLE} | _table_drift(now, then, columns))
-        if now.is_empty() or then.is_empty():
+        where = _where(compared) | {"slice_key": pair.slice.key, "slice_value": pair.slice.value}
+        rows.append(where | {"column_name": WHOLE_TABLE} | _table_drift(now, then))
+        if not now.rows or not then.rows:
             continue
         rows.extend(
             where
             | {"column_name": column.name, "data_type": column.data_type}
-            | column_drift(now[column.name], then[column.name], column.kind, min_rows=min_rows)
+            | column_drift(
+                sketch_of(now, column, kinds),
+                sketch_of(then, column, kinds),
+                kinds[column.kind],
+                min_rows=min_rows,
+            )
             for column in columns
         )
     return conforming(rows, DRIFT_SCHEMA)
 
 
 def column_drift(
-    current: pl.Series, reference: pl.Series, kind: Kind, *, min_rows: int = MIN_ROWS
+    current: Any, reference: Any, kind: SketchKind, *, min_rows: int = MIN_ROWS
 ) -> dict[str, Any]:
-    """Deltas and distances between two series of one column; what the data do not determine is absent or
+    """Deltas and distances between two sketches of one column; what the data do not determine is absent or
     null."""
     now, then = column_profile(current, kind), column_profile(reference, kind)
-    drift: dict[str, Any] = {
+    deltas = {
         f"{name}_delta": _delta(now.get(name), then.get(name))
         for name in ("count", "avg", "percent_null", "percent_zeros", "percent_distinct")
     }
-    if kind is Kind.NUMERIC:
-        return drift | _numeric_drift(current, reference, min_rows)
-    return drift | _categorical_drift(current, reference, min_rows)
+    return {**deltas, **kind.drift(current, reference, min_rows)}
 
 
-def _table_drift(
-    current: pl.DataFrame, reference: pl.DataFrame, columns: list[ObservedColumn]
-) -> dict[str, Any]:
-    now, then = table_profile(current, columns), table_profile(reference, columns)
+def _where(compared: Compared) -> dict[str, Any]:
+    then = compared.window_cmp
+    return {
+        "window": {"start": compared.window.start, "end": compared.window.end},
+        "window_cmp": None if then is None else {"start": then.start, "end": then.end},
+        "granularity": compared.granularity,
+        "monitor_version": MONITOR_VERSION,
+        "drift_type": compared.drift_type.value,
+        "reference": compared.reference,
+    }
+
+
+def _table_drift(current: SliceSketches, reference: SliceSketches) -> dict[str, Any]:
+    now, then = table_profile(current), table_profile(reference)
     filled_now, filled_then = set(now["non_null_columns"]), set(then["non_null_columns"])
     return {
         "count_delta": now["count"] - then["count"],
@@ -104,38 +144,6 @@ def _table_drift(
             "missing": len(filled_then - filled_now),
         },
     }
-
-
-def _numeric_drift(current: pl.Series, reference: pl.Series, min_rows: int) -> dict[str, Any]:
-    now, then = finite_values(current), finite_values(reference)
-    if min(now.size, then.size) < max(min_rows, 1):
-        return {}
-    distances = numeric_distances(now, then)
-    return {
-        "ks_test": asdict(distances.ks_test),
-        "wasserstein_distance": distances.wasserstein,
-        "js_distance": distances.js,
-        "population_stability_index": distances.psi,
-    }
-
-
-def _categorical_drift(current: pl.Series, reference: pl.Series, min_rows: int) -> dict[str, Any]:
-    if min(current.len(), reference.len()) < max(min_rows, 1) or current.count() + reference.count() == 0:
-        return {}
-    distances = categorical_distances(_tally(current), _tally(reference))
-    test = distances.chi_squared_test
-    return {
-        "chi_squared_test": None if test is None else asdict(test),
-        "tv_distance": distances.tv,
-        "l_infinity_distance": distances.l_infinity,
-        "js_distance": distances.js,
-        "population_stability_index": distances.psi,
-    }
-
-
-def _tally(series: pl.Series) -> dict[Hashable, int]:
-    counts = series.alias("item").value_counts(name="count").sort("item")
-    return dict(zip(counts["item"].to_list(), counts["count"].to_list(), strict=True))
 
 
 def _delta(current: float | None, reference: float | None) -> float | None:

@@ -1,15 +1,16 @@
-"""Profiles every closed window of one endpoint and compares it with its reference window.
+"""Profiles every closed window of one endpoint and compares it with its reference.
 
-Invariant: a window is profiled and compared once per granularity, also across crashes. Windows are done in
-order, and the rows of a run are one commit per table that carries the end of the last window as an
-application transaction (``drift@1 hour@CONSECUTIVE`` → seconds since the epoch): either the rows and that
-number are in the table, or neither. Profiles do not depend on the reference, so they keep a number of their
-own.
+Invariant: a window is profiled and compared once per granularity and reference, also across crashes. Windows are done
+in order, and the rows of a run are one commit per table that carries the end of the last window as an application
+transaction (``drift@1 hour@CONSECUTIVE`` → seconds since the epoch): either the rows and that number are in the table,
+or neither. Profiles do not depend on the reference, so they keep a number of their own. Sketches are committed first: a
+run that is cut off after them finds them again.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,9 +21,16 @@ import polars as pl
 from collector.catalog import EndpointTables
 from collector.table import Table
 from evaluators.drift.profile import profile_rows
+from evaluators.drift.references import FixedWindow, Previous, Reference
 from evaluators.drift.report import ReportWriter
-from evaluators.drift.rows import MIN_ROWS, DriftType, drift_rows
-from evaluators.drift.window_data import read_window
+from evaluators.drift.rows import MIN_ROWS, Compared, drift_rows
+from evaluators.drift.sketch_store import SketchStore
+from evaluators.drift.sketches.kinds import STANDARD_KINDS
+from evaluators.drift.sketches.sketch import SketchKinds
+from evaluators.drift.slices import BY_VARIANT, Slicing
+from evaluators.drift.sources import WindowSource
+from evaluators.drift.window_data import STANDARD_SOURCES, sample_window
+from evaluators.drift.window_reader import WindowReader
 from evaluators.drift.windows import Granularity, Window
 from evaluators.runs.run_history import RunHistory
 from servelens.clock import Clock
@@ -33,6 +41,7 @@ EVALUATOR: Final = "drift"
 """The name under which the run history has these runs."""
 
 _SECOND: Final = timedelta(seconds=1)
+_REPORTED_ROWS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +68,12 @@ class _Plan:
 
 
 class DriftRunner:
-    """Profiles and drift of one endpoint at one granularity.
+    """Profiles and drift of one endpoint at one granularity, of what ``sources`` observe, over all records and per slice.
 
-    Without a ``baseline`` each window is compared with the one before it. A window is closed ``lag`` after
-    its end: give records and scores that long to arrive, since a window is not looked at again. A run does
-    at most ``max_windows``; the first one begins that many windows back. ``min_rows``: see
-    :mod:`evaluators.drift.rows`.
+    Each window is compared with its ``reference``: the window before it by default, or ``baseline``, short for
+    ``reference=FixedWindow(baseline)``. A window is closed ``lag`` after its end: give records and scores that long to
+    arrive, since a window is not looked at again. A run does at most ``max_windows``; the first one begins that many
+    windows back. ``min_rows``: see :mod:`evaluators.drift.rows`. ``kinds`` must have every kind that a source gives.
     """
 
     def __init__(
@@ -76,6 +85,10 @@ class DriftRunner:
         *,
         granularity: Granularity,
         baseline: Window | None = None,
+        reference: Reference | None = None,
+        sources: Sequence[WindowSource] = STANDARD_SOURCES,
+        slicing: Slicing = BY_VARIANT,
+        kinds: SketchKinds = STANDARD_KINDS,
         lag: timedelta = timedelta(minutes=1),
         max_windows: int = 24,
         min_rows: int = MIN_ROWS,
@@ -86,12 +99,15 @@ class DriftRunner:
         self._history = history
         self._clock = clock
         self._granularity = granularity
-        self._baseline = baseline
+        self._reference = reference or (Previous() if baseline is None else FixedWindow(baseline))
+        self._sources = tuple(sources)
+        self._slicing = slicing
+        self._kinds = kinds
         self._lag = lag
         self._max_windows = max_windows
         self._min_rows = min_rows
         self._report = report
-        self._drift_type = DriftType.CONSECUTIVE if baseline is None else DriftType.BASELINE
+        self._store = SketchStore(tables.sketches, self._sources, slicing, kinds)
 
     def run(self) -> DriftSummary:
         """Do the closed windows that are not done yet; without one it adds nothing.
@@ -109,17 +125,17 @@ class DriftRunner:
         plans = [
             _Plan(
                 window=window,
-                window_cmp=self._reference(window),
+                window_cmp=self._reference.window(window, self._granularity),
                 profile=profiled is None or window.start >= profiled,
-                drift=compared is None or window.start >= compared,
+                drift=self._reference.applies(window) and (compared is None or window.start >= compared),
             )
             for window in closed
         ]
         return self._do(plans, str(self._granularity), leading_empty=profiled is None, in_order=True)
 
     def run_until_now(self, length: timedelta | None = None) -> DriftSummary:
-        """Compare the time of ``length`` (default: one window) up to now with the baseline, or the same
-        time before it.
+        """Compare the time of ``length`` (default: one window) up to now with its reference: the same time before it,
+        where that is the window before.
 
         For a person who does not want to wait for the window's end. Its rows say ``last 1 hour`` as their
         granularity, so they are not taken for those of closed windows.
@@ -127,18 +143,21 @@ class DriftRunner:
         now = self._clock.now()
         length = length or self._granularity.containing(now).length
         window = Window(now - length, now)
-        return self.run_window(
-            window, self._baseline or window.before(), granularity=f"last {_described(length)}"
+        return self._once(
+            window, self._reference.window(window, None), granularity=f"last {_described(length)}"
         )
 
     def run_window(self, window: Window, window_cmp: Window, *, granularity: str) -> DriftSummary:
         """Compare any two windows, under a ``granularity`` of the caller's naming; once, however often it
         is called."""
+        return self._once(window, window_cmp, granularity=granularity)
+
+    def _once(self, window: Window, window_cmp: Window | None, *, granularity: str) -> DriftSummary:
         plan = _Plan(
             window=window,
             window_cmp=window_cmp,
             profile=not _has(self._tables.profiles, window, granularity),
-            drift=not _has(self._tables.drift, window, granularity, window_cmp),
+            drift=not _has(self._tables.drift, window, granularity, self._reference.name, window_cmp),
         )
         plans = [plan] if plan.profile or plan.drift else []
         return self._do(plans, granularity, leading_empty=False, in_order=False)
@@ -149,16 +168,19 @@ class DriftRunner:
 
     @property
     def _drift_id(self) -> str:
-        if self._baseline is None:
-            return f"drift@{self._granularity}@{self._drift_type}"
-        start, end = (f"{moment:%Y%m%dT%H%M%S}" for moment in (self._baseline.start, self._baseline.end))
-        return f"drift@{self._granularity}@{self._drift_type}@{start}_{end}"
+        return f"drift@{self._granularity}@{self._reference.key}"
 
-    def _reference(self, window: Window) -> Window | None:
-        if self._baseline is None:
-            return self._granularity.before(window)
-        overlaps = window.start < self._baseline.end and self._baseline.start < window.end
-        return None if overlaps else self._baseline
+    def _reader(self, version: int) -> WindowReader:
+        return WindowReader(
+            self._tables,
+            self._store,
+            self._sources,
+            self._slicing,
+            self._kinds,
+            granularity=self._granularity,
+            version=version,
+            closed_before=self._clock.now() - self._lag,
+        )
 
     def _do(
         self, plans: list[_Plan], granularity: str, *, leading_empty: bool, in_order: bool
@@ -167,10 +189,10 @@ class DriftRunner:
         version = self._tables.payload.version()
         if not plans or version is None:
             return self._summary([], granularity, 0, 0, None, started)
-        frames = _Frames(self._tables, version)
+        reader = self._reader(version)
         if leading_empty:
             # What is before the first record is no window in which nothing happened.
-            while plans and frames.of(plans[0].window).is_empty():
+            while plans and reader.of(plans[0].window).is_empty:
                 plans = plans[1:]
         if not plans:
             return self._summary([], granularity, 0, 0, None, started)
@@ -183,49 +205,71 @@ class DriftRunner:
         ) as progress:
             profiles, drift, records = [], [], 0
             for plan in plans:
-                current = frames.of(plan.window)
-                records += current.height
+                current = reader.of(plan.window)
+                records += current.rows
+                self._warn_left_out(plan.window, current.left_out)
                 if plan.profile:
                     profiles.append(
                         profile_rows(
-                            current, window=plan.window, granularity=granularity, payload_version=version
+                            current,
+                            window=plan.window,
+                            granularity=granularity,
+                            payload_version=version,
+                            kinds=self._kinds,
                         )
                     )
-                if plan.drift and plan.window_cmp is not None:
-                    drift.append(self._compared(frames, plan.window, plan.window_cmp, granularity))
+                if plan.drift:
+                    drift.append(self._compared(reader, plan, granularity))
             end = int(plans[-1].window.end.timestamp())
+            # Before what was calculated from them, so that a run that is cut off finds them again.
+            self._store.write(reader.new, version, (f"sketches@{self._drift_id}", end) if in_order else None)
             profile_count = _append(
                 self._tables.profiles, profiles, self._profile_id if in_order else None, end
             )
             drift_count = _append(self._tables.drift, drift, self._drift_id if in_order else None, end)
             progress.update(to_version=version, scored=records, unscored_reasons={})
-            report = self._write_report(frames, plans[-1], granularity)
+            report = self._write_report(reader, plans[-1], granularity, version)
         return self._summary(
             [plan.window for plan in plans], granularity, profile_count, drift_count, report, started
         )
 
-    def _compared(
-        self, frames: _Frames, window: Window, window_cmp: Window, granularity: str
-    ) -> pl.DataFrame:
-        return drift_rows(
-            frames.of(window),
-            frames.of(window_cmp),
-            window=window,
-            window_cmp=window_cmp,
-            granularity=granularity,
-            drift_type=self._drift_type,
-            min_rows=self._min_rows,
-        )
-
-    def _write_report(self, frames: _Frames, plan: _Plan, granularity: str) -> Path | None:
-        if self._report is None or plan.window_cmp is None:
-            return None
-        return self._report.write(
-            frames.of(plan.window),
-            frames.of(plan.window_cmp),
-            endpoint=self._endpoint,
+    def _compared(self, reader: WindowReader, plan: _Plan, granularity: str) -> pl.DataFrame:
+        compared = Compared(
             window=plan.window,
             window_cmp=plan.window_cmp,
+            granularity=granularity,
+            drift_type=self._reference.drift_type,
+            reference=self._reference.name,
+        )
+        pairs = self._reference.pairs(reader, plan.window, plan.window_cmp)
+        return drift_rows(pairs, compared, kinds=self._kinds, min_rows=self._min_rows)
+
+    def _warn_left_out(self, window: Window, left_out: Mapping[str, int]) -> None:
+        for key, rows in left_out.items():
+            logger.warning(
+                "too many slices, the smallest are left out: endpoint=%s window=%s key=%s limit=%d records=%d",
+                self._endpoint,
+                window.start.isoformat(),
+                key,
+                self._slicing.limit,
+                rows,
+            )
+
+    def _write_report(self, reader: WindowReader, plan: _Plan, granularity: str, version: int) -> Path | None:
+        reference = plan.window_cmp
+        if self._report is None or not plan.drift or reference is None or reference == plan.window:
+            return None
+        frames = [
+            sample_window(
+                self._tables, window, rows=reader.of(window).rows, at_most=_REPORTED_ROWS, version=version
+            )
+            for window in (plan.window, reference)
+        ]
+        return self._report.write(
+            *frames,
+            endpoint=self._endpoint,
+            window=plan.window,
+            window_cmp=reference,
             granularity=granularity,
         )
 
@@ -249,24 +293,6 @@ class DriftRunner:
         )
 
 
-class _Frames:
-    """The rows of windows at one version of the inference table; the last two read are kept."""
-
-    def __init__(self, tables: EndpointTables, version: int) -> None:
-        self._tables = tables
-        self._version = version
-        self._kept: dict[Window, pl.DataFrame] = {}
-
-    def of(self, window: Window) -> pl.DataFrame:
-        frame = self._kept.pop(window, None)
-        if frame is None:
-            frame = read_window(self._tables, window, version=self._version)
-        self._kept[window] = frame
-        while len(self._kept) > 2:
-            self._kept.pop(next(iter(self._kept)))
-        return frame
-
-
 def _done(table: Table, application_id: str) -> datetime | None:
     version = table.transaction_version(application_id)
     return None if version is None else datetime.fromtimestamp(version, UTC)
@@ -280,9 +306,17 @@ def _append(table: Table, frames: list[pl.DataFrame], application_id: str | None
     return rows.height
 
 
-def _has(table: Table, window: Window, granularity: str, window_cmp: Window | None = None) -> bool:
-    """Whether ``table`` has rows of exactly this window (pair) and granularity."""
+def _has(
+    table: Table,
+    window: Window,
+    granularity: str,
+    reference: str | None = None,
+    window_cmp: Window | None = None,
+) -> bool:
+    """Whether ``table`` has rows of exactly this window (pair), granularity and reference."""
     same = (pl.col("window").struct.field("end") == window.end) & (pl.col("granularity") == granularity)
+    if reference is not None:
+        same &= pl.col("reference") == reference
     if window_cmp is not None:
         compared = pl.col("window_cmp").struct
         same &= (compared.field("start") == window_cmp.start) & (compared.field("end") == window_cmp.end)

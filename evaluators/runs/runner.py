@@ -30,6 +30,7 @@ from collector.table import Changes
 from evaluators.evaluator import NOT_FINITE, Evaluator, Score, Text, begin_run, target_text, unscored
 from evaluators.runs.run_history import RunHistory, RunProgress
 from evaluators.runs.unscored_records import unscored_records
+from evaluators.runs.vector_writer import VectorWriter
 from servelens.clock import Clock
 from servelens.errors import Conflict, Missing, ServelensError, Unavailable
 
@@ -99,6 +100,7 @@ class EvaluationRunner:
         self._history = history
         self._clock = clock
         self._max_rows = max_rows
+        self._vectors = VectorWriter(tables.embeddings, clock)
 
     @property
     def application_id(self) -> str:
@@ -209,6 +211,12 @@ class EvaluationRunner:
                 field=self.application_id,
                 fix="Run one scheduler per endpoint.",
             )
+        self._vectors.keep(
+            changes.frame,
+            scores,
+            self._evaluator,
+            None if changes.version is None else {self.application_id: changes.version},
+        )
         self._tables.scores.append(
             self._rows(changes.frame, scores),
             transactions=None if changes.version is None else {self.application_id: changes.version},

@@ -10,6 +10,9 @@ import uvicorn
 from dashboard.app import create_console
 from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices
+from evaluators.drift.api import ReportQueue
+from evaluators.drift.pair_report import PairReports
+from evaluators.drift.report import ReportWriter
 from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
@@ -49,9 +52,10 @@ def run(config: Path, *, supervised: bool) -> int:
         lifecycle = open_lifecycle(settings, database, clock)
         controller = build_controller(database, lifecycle, endpoints, clock)
         decisions = ManualDecisions(controller, DecisionLog(database, clock))
+        catalog = build_catalog(settings, endpoints)
         app = create_console(
             ConsoleServices(
-                catalog=build_catalog(settings, endpoints),
+                catalog=catalog,
                 database=database,
                 experiments=CurrentExperiments(lifecycle, clock),
                 experiment_store=ExperimentStore(database, clock),
@@ -69,6 +73,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 reports_dir=settings.reports_dir,
                 clock=clock,
                 proxy_url=_url(settings),
+                drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )
         )
         uvicorn.run(

@@ -17,13 +17,23 @@ def test_tables_lie_where_the_endpoint_says(tmp_path: Path) -> None:
     assert tables.scores.uri.endswith("/chat_scores")
     assert tables.profiles.uri.endswith("/chat_payload_profile_metrics")
     assert tables.drift.uri.endswith("/chat_payload_drift_metrics")
+    assert tables.sketches.uri.endswith("/chat_sketches")
     assert tables.feedback.uri.endswith("/chat_feedback")
+    assert tables.embeddings.uri.endswith("/chat_embeddings")
     assert catalog.tables(UNROUTED).payload.uri.endswith("/unrouted_payload")
 
 
 def test_every_table_can_be_created_and_read(tmp_path: Path) -> None:
     tables = Catalog(str(tmp_path), {"chat": TableName("main", "serving", "chat")}).tables("chat")
-    for table in (tables.payload, tables.scores, tables.profiles, tables.drift, tables.feedback):
+    for table in (
+        tables.payload,
+        tables.scores,
+        tables.profiles,
+        tables.drift,
+        tables.sketches,
+        tables.feedback,
+        tables.embeddings,
+    ):
         table.append(table.schema.empty_table())
         assert table.scan().collect().columns == table.schema.names
         assert table.read_since(None).frame.schema == table.scan().collect_schema()

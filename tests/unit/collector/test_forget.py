@@ -71,6 +71,7 @@ def filled(tables: EndpointTables) -> pl.DataFrame:
         )
         tables.payload.append(part, transactions={WORKER: 10 * day + 4})
         tables.scores.append(about(part, evaluator="toxicity"))
+        tables.embeddings.append(about(part, target="request", model="minilm"))
         tables.feedback.append(
             about(part, source="user", source_id="bob").with_columns(
                 feedback_id=pl.format("f-{}", pl.col("databricks_request_id"))
@@ -86,6 +87,7 @@ def held(tables: EndpointTables) -> dict[str, list[str]]:
             ("payload", tables.payload),
             ("scores", tables.scores),
             ("feedback", tables.feedback),
+            ("embeddings", tables.embeddings),
         )
     }
 
@@ -97,7 +99,7 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
     filled(tables)
     forgetting = Forgetting(ForgottenRecords(database, clock), clock, queue)
     gone = forgetting.forget("chat", tables, [PERSON, "anon-0000"])
-    assert gone == {"records": 4, "scores": 4, "feedback": 4, "cases": 0}
+    assert gone == {"records": 4, "scores": 4, "feedback": 4, "embeddings": 4, "cases": 0}
     assert set(map(tuple, held(tables).values())) == {
         ("id-000000", "id-000003", "id-000004", "id-000010", "id-000013", "id-000014")
     }
@@ -105,7 +107,7 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
     assert tables.payload.transaction_version(WORKER) == 14
     assert departed_rows(tables.payload, [WORKER]) == {WORKER: 4}
     again = forgetting.forget("chat", tables, [PERSON])
-    assert again == {"records": 0, "scores": 0, "feedback": 0, "cases": 0}
+    assert again == {"records": 0, "scores": 0, "feedback": 0, "embeddings": 0, "cases": 0}
 
 
 def test_feedback_that_the_person_gave_on_other_records_leaves(
@@ -118,6 +120,7 @@ def test_feedback_that_the_person_gave_on_other_records_leaves(
         "records": 2,
         "scores": 2,
         "feedback": 10,
+        "embeddings": 2,
         "cases": 0,
     }
     assert held(tables)["feedback"] == []
@@ -140,7 +143,7 @@ def test_the_persons_name_is_written_nowhere_and_a_purge_takes_it_off_the_disk(
 
     assert naming(), "older versions of the table have it until the history ends"
     assert all("lake" in path.parts and "_delta_log" not in path.parts for path in naming())
-    for table in (tables.payload, tables.scores, tables.feedback):
+    for table in (tables.payload, tables.scores, tables.feedback, tables.embeddings):
         purge(table)
     assert naming() == []
     assert held(tables)["payload"][0] == "id-000000"
@@ -158,7 +161,7 @@ def test_what_is_written_about_forgotten_records_later_is_swept(
     # An evaluator that had read the records before they were deleted.
     tables.scores.append(about(everything, evaluator="late"))
     assert forgetting.sweep(lake.tables, keep=sweep) == {
-        "chat": {"records": 0, "scores": 4, "feedback": 0, "cases": 0}
+        "chat": {"records": 0, "scores": 4, "feedback": 0, "embeddings": 0, "cases": 0}
     }
     assert held(tables)["scores"] == sorted([*held(tables)["payload"], *held(tables)["payload"]], key=str)
     clock.advance(2 * 3600 + 1)

@@ -117,14 +117,16 @@ def test_rows_leave_when_their_days_are_over_and_the_books_stay_balanced(
     rows = fill(tables, 2, TODAY - 9 * DAY) + fill(tables, 2, TODAY - 7 * DAY, first=6)
     scored = records(0, 3, TODAY - 9 * DAY).select("databricks_request_id", "request_date", "request_time")
     tables.scores.append(scored)
+    tables.embeddings.append(scored)
     tables.profiles.append(
         pl.DataFrame({"window": [{"start": TODAY - 9 * DAY, "end": TODAY - 8 * DAY}], "count": [6]})
     )
     seen = tables.payload.version()
     assert maintained(tables, clock).rows_deleted == 0, "by default everything is kept"
-    assert maintained(tables, clock, days=7).rows_deleted == 9
+    assert maintained(tables, clock, days=7).rows_deleted == 12
     assert offsets(tables) == list(range(6, 12)), "what is exactly seven days old stays for the day"
     assert tables.scores.scan().collect().is_empty()
+    assert tables.embeddings.scan().collect().is_empty()
     assert tables.profiles.scan().collect().height == 1, "sums over windows name nobody"
     assert tables.payload.read_since(seen).frame.is_empty()
     assert tables.payload.transaction_version(WORKER) == rows - 1

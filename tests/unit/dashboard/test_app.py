@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from dashboard.app import create_console
 from dashboard.callbacks import Callbacks
 from dashboard.reports import Reports
 from dashboard.services import ConsoleServices
+from evaluators.drift.api import ReportQueue
+from evaluators.drift.pair_report import PairReports
+from evaluators.drift.report import ReportWriter
 from servelens.errors import Conflict, Missing
 
 
@@ -59,6 +63,18 @@ async def test_health_and_metrics(client: httpx.AsyncClient) -> None:
     metrics = (await client.get("/metrics")).text
     assert 'servelens_relabel_cases{state="open"}' in metrics
     assert "servelens_console_reads_total" in metrics
+
+
+async def test_a_report_of_two_windows_can_be_asked_for(services: ConsoleServices, tmp_path: Path) -> None:
+    made = ReportQueue(PairReports(services.catalog, ReportWriter(tmp_path)), services.clock)
+    transport = httpx.ASGITransport(app=create_console(replace(services, drift_reports=made)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+        assert (await client.get("/api/drift/reports")).json() == {"reports": []}
+        day = {"start": "2026-03-04T00:00Z", "end": "2026-03-05T00:00Z"}
+        refused = await client.post(
+            "/api/drift/reports", json={"endpoint": "nobody", "window": day, "against": day}
+        )
+        assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
 
 
 async def test_unready_when_the_database_is_gone(empty_services: ConsoleServices, tmp_path: Path) -> None:

@@ -15,16 +15,26 @@ from scipy.spatial.distance import jensenshannon
 
 from evaluators.drift.distances import (
     Counts,
+    NumericDistances,
     Values,
     categorical_distances,
     chi_squared,
     jensen_shannon,
-    numeric_distances,
     population_stability_index,
-    quantile_counts,
 )
+from evaluators.drift.distances import numeric_distances as distances_of_samples
+from evaluators.drift.distances import quantile_counts as counts_of_samples
+from evaluators.drift.sketches.sample import Sample
 
 values = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6).map(lambda x: round(x, 1)))
+
+
+def numeric_distances(a: Values, b: Values) -> NumericDistances:
+    return distances_of_samples(Sample.of(a), Sample.of(b))
+
+
+def quantile_counts(a: Values, b: Values) -> tuple[Counts, Counts]:
+    return counts_of_samples(Sample.of(a), Sample.of(b))
 
 
 def counts_of(*numbers: int) -> Counts:
@@ -63,6 +73,17 @@ def test_the_kolmogorov_smirnov_p_value_is_the_share_of_permutations_at_least_as
         _, differences = distribution_differences(pooled[chosen], pooled[~chosen])
         further += differences.max() >= observed.statistic - 1e-12
     assert observed.pvalue == pytest.approx(further / splits)
+
+
+@pytest.mark.parametrize("sizes", [(501, 400), (2_000, 3_000), (4_096, 600)])
+def test_kolmogorov_smirnov_and_wasserstein_are_scipys(sizes: tuple[int, int]) -> None:
+    generator = np.random.default_rng(6)
+    a, b = (generator.normal(size=size).round(2) + index / 20 for index, size in enumerate(sizes))
+    distances = numeric_distances(a, b)
+    expected = stats.ks_2samp(a, b, method="asymp")
+    assert distances.ks_test.statistic == expected.statistic
+    assert distances.ks_test.pvalue == pytest.approx(expected.pvalue)
+    assert distances.wasserstein == pytest.approx(stats.wasserstein_distance(a, b))
 
 
 def test_large_and_very_unequal_samples_neither_fail_nor_warn() -> None:

@@ -10,7 +10,12 @@ import pytest
 
 from collector.catalog import PROFILE_SCHEMA
 from evaluators.drift.profile import column_profile, profile_rows
-from evaluators.drift.window_data import Kind, read_window
+from evaluators.drift.sketches.kinds import STANDARD_KINDS
+from evaluators.drift.sketches.numeric import NumericSketch
+from evaluators.drift.slices import BY_VARIANT
+from evaluators.drift.sources import Kind
+from evaluators.drift.window_data import observe
+from evaluators.drift.window_sketches import WindowSketches
 from evaluators.drift.windows import Window
 from tests.unit.evaluators.inference_rows import endpoint_tables, payload_rows, score_rows
 
@@ -25,8 +30,8 @@ def profiled(
         tables.payload.append(payload)
     for score in scores or []:
         tables.scores.append(score)
-    frame = read_window(tables, WINDOW)
-    return profile_rows(frame, window=WINDOW, granularity="1 hour", payload_version=7)
+    sketches = WindowSketches.of(observe(tables, WINDOW, slicing=BY_VARIANT), BY_VARIANT, STANDARD_KINDS)
+    return profile_rows(sketches, window=WINDOW, granularity="1 hour", payload_version=7)
 
 
 def row(rows: pl.DataFrame, column: str, variant: str | None = None) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def test_numbers_are_profiled_as_numpy_has_them(tmp_path: Path) -> None:
 
 def test_nulls_and_what_is_not_finite_are_counted_and_left_out_of_the_mean() -> None:
     series = pl.Series("score:x", [1.0, None, float("nan"), 0.0, float("inf"), 5.0])
-    profile = column_profile(series, Kind.NUMERIC)
+    profile = column_profile(NumericSketch.of(series), STANDARD_KINDS[Kind.NUMERIC])
     assert (profile["count"], profile["num_nulls"], profile["num_nan"], profile["num_zeros"]) == (5, 1, 2, 1)
     assert profile["avg"] == 2.0
     assert profile["percent_null"] == pytest.approx(100 / 6)

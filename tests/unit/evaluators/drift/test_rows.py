@@ -9,15 +9,21 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from collector.catalog import DRIFT_SCHEMA
-from evaluators.drift.rows import DriftType, column_drift, drift_rows
-from evaluators.drift.window_data import Kind, read_window
-from evaluators.drift.windows import Granularity
+from collector.catalog import DRIFT_SCHEMA, EndpointTables
+from evaluators.drift.rows import Compared, DriftType, against_slice, column_drift, drift_rows, same_slices
+from evaluators.drift.sketches.kinds import STANDARD_KINDS
+from evaluators.drift.sketches.numeric import NumericSketch
+from evaluators.drift.slices import BY_VARIANT, Slice
+from evaluators.drift.sources import Kind
+from evaluators.drift.window_data import observe
+from evaluators.drift.window_sketches import WindowSketches
+from evaluators.drift.windows import Granularity, Window
 from tests.unit.evaluators.inference_rows import endpoint_tables, payload_rows, score_rows
 
 HOUR = Granularity.parse("1 hour")
 CURRENT = HOUR.containing(datetime(2026, 3, 4, 11, 30, tzinfo=UTC))
 REFERENCE = HOUR.before(CURRENT)
+COMPARED = Compared(CURRENT, REFERENCE, "1 hour", DriftType.CONSECUTIVE, "previous")
 STATISTICS = (
     "js_distance",
     "ks_test",
@@ -37,15 +43,12 @@ def compared(
         tables.payload.append(payload)
     for score in scores or []:
         tables.scores.append(score)
-    return drift_rows(
-        read_window(tables, CURRENT),
-        read_window(tables, REFERENCE),
-        window=CURRENT,
-        window_cmp=REFERENCE,
-        granularity="1 hour",
-        drift_type=DriftType.CONSECUTIVE,
-        min_rows=min_rows,
-    )
+    pairs = same_slices(sketched(tables, CURRENT), sketched(tables, REFERENCE))
+    return drift_rows(pairs, COMPARED, min_rows=min_rows)
+
+
+def sketched(tables: EndpointTables, window: Window) -> WindowSketches:
+    return WindowSketches.of(observe(tables, window, slicing=BY_VARIANT), BY_VARIANT, STANDARD_KINDS)
 
 
 def row(rows: pl.DataFrame, column: str, variant: str | None = None) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def test_numbers_get_the_distances_of_their_two_samples(tmp_path: Path) -> None:
     assert drift["chi_squared_test"] is None
     assert drift["tv_distance"] is None
     assert drift["drift_type"] == "CONSECUTIVE"
+    assert drift["reference"] == "previous"
     assert drift["window_cmp"] == {"start": REFERENCE.start, "end": REFERENCE.end}
 
 
@@ -193,6 +197,28 @@ def test_scores_are_compared_like_any_number(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:
-    now = pl.Series([1.0, float("nan"), float("inf")] * 20)
-    drift = column_drift(now, pl.Series([1.0] * 60), Kind.NUMERIC)
+    now, then = (
+        NumericSketch.of(pl.Series(values)) for values in ([1.0, float("nan"), float("inf")] * 20, [1.0] * 60)
+    )
+    drift = column_drift(now, then, STANDARD_KINDS[Kind.NUMERIC])
     assert drift["ks_test"] == {"statistic": 0, "pvalue": 1}
+
+
+def test_other_variants_are_compared_with_one_in_the_same_window(tmp_path: Path) -> None:
+    tables = endpoint_tables(tmp_path)
+    for variant, duration in (("champion", 100), ("hot", 300), ("cold", 100)):
+        tables.payload.append(
+            payload_rows(40, CURRENT.start, variant=variant, execution_duration_ms=duration)
+        )
+    pairs = against_slice(sketched(tables, CURRENT), Slice("variant", "champion"))
+    rows = drift_rows(pairs, Compared(CURRENT, CURRENT, "1 hour", DriftType.BASELINE, "variant champion"))
+    assert rows["slice_value"].unique().sort().to_list() == ["cold", "hot"]
+    assert row(rows, "execution_duration_ms", "hot")["avg_delta"] == 200
+    assert row(rows, "execution_duration_ms", "cold")["ks_test"]["statistic"] == 0
+
+
+def test_without_the_other_variant_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    tables = endpoint_tables(tmp_path)
+    tables.payload.append(payload_rows(40, CURRENT.start))
+    pairs = against_slice(sketched(tables, CURRENT), Slice("variant", "champion"))
+    assert drift_rows(pairs, COMPARED).is_empty()

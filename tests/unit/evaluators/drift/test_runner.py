@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 
 from collector.catalog import EndpointTables
+from evaluators.drift.references import FixedWindow, OtherVariant, Trailing
 from evaluators.drift.report import ReportWriter
 from evaluators.drift.runner import DriftRunner
+from evaluators.drift.slices import Slicing
 from evaluators.drift.verdict import drifted
 from evaluators.drift.windows import Granularity, Window
 from evaluators.runs.run_history import RunHistory
@@ -157,6 +159,121 @@ def test_a_fixed_baseline_is_compared_with_every_later_window(
     runner_for(tables, history, clock, baseline=Window(TEN + HOUR, TEN + 2 * HOUR)).run()
     assert tables.profiles.scan().collect().height == profiles
     assert tables.drift.scan().collect()["window_cmp"].n_unique() == 2
+
+
+def test_the_trailing_time_before_a_window_is_a_reference(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    for hour, duration in enumerate((100, 120, 140, 200)):
+        tables.payload.append(payload_rows(30, TEN + hour * HOUR, execution_duration_ms=duration))
+    clock.advance(3600 * 4)
+    runner_for(tables, history, clock, reference=Trailing(2 * HOUR, "2 hours")).run()
+    rows = duration_rows(tables)
+    assert rows["reference"].unique().to_list() == ["trailing 2 hours"]
+    assert rows["drift_type"].unique().to_list() == ["CONSECUTIVE"]
+    # Before the first window there was nothing; the second's two hours had one hour with records.
+    assert rows["avg_delta"].to_list() == [20, 30, 70]
+    assert rows["window_cmp"][2] == {"start": TEN + HOUR, "end": TEN + 3 * HOUR}
+
+
+def test_variants_are_compared_with_one_of_them_in_the_same_window(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    for variant, duration in (("champion", 100), ("hot", 300)):
+        tables.payload.append(payload_rows(30, TEN, variant=variant, execution_duration_ms=duration))
+    tables.payload.append(payload_rows(30, TEN + HOUR, variant="hot"))
+    clock.advance(3600 * 2)
+    runner = runner_for(tables, history, clock, reference=OtherVariant("champion"))
+    summary = runner.run()
+    assert len(summary.windows) == 2
+    rows = tables.drift.scan().filter(pl.col("column_name") == "execution_duration_ms").collect()
+    assert rows.select("slice_value", "reference", "avg_delta", "drift_type").rows() == [
+        ("hot", "variant champion", 200.0, "BASELINE")
+    ]
+    assert rows["window"].to_list() == rows["window_cmp"].to_list()
+    # Where the champion had no record, its absence is all that is said.
+    alone = tables.drift.scan().filter(pl.col("window").struct.field("start") == TEN + HOUR).collect()
+    assert alone.select("column_name", "count_delta").rows() == [(":table", 30)]
+    assert runner.run().windows == ()
+
+
+def test_two_references_share_the_profiles_and_the_sketches_and_not_the_drift(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    for hour in range(3):
+        tables.payload.append(payload_rows(30, TEN + hour * HOUR, variant="champion"))
+    clock.advance(3600 * 3)
+    runner_for(tables, history, clock).run()
+    profiles, sketches = (table.scan().collect().height for table in (tables.profiles, tables.sketches))
+    for reference in (OtherVariant("champion"), FixedWindow(Window(TEN, TEN + HOUR))):
+        summary = runner_for(tables, history, clock, reference=reference).run()
+        assert summary.profile_rows == 0
+    assert tables.profiles.scan().collect().height == profiles
+    # The empty hours before the first record had not been asked for with the other references.
+    windows = tables.sketches.scan().filter(pl.col("rows") > 0).collect()
+    assert windows.height == tables.sketches.scan().filter(pl.col("rows") > 0).unique().collect().height
+    assert sketches > 0
+    rows = tables.drift.scan().filter(pl.col("column_name") == ":table").collect()
+    assert set(rows["reference"]) == {"previous", "baseline window"}
+
+
+def test_a_run_that_is_cut_off_after_the_sketches_finds_them_again(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    tables.payload.append(payload_rows(30, TEN))
+    clock.advance(3600)
+    runner_for(tables, history, clock).run()
+    sketches = tables.sketches.scan().collect()
+    assert sketches.height > 0
+    # As if the process had died after the first commit.
+    for table in (tables.profiles, tables.drift):
+        Path(table.uri).rename(f"{table.uri}_lost")
+    whole = endpoint_tables(Path(tables.drift.uri).parents[2])
+    runner_for(whole, history, clock).run()
+    assert counts(whole.profiles.scan(), "count") == [(10, 30)]
+    assert whole.sketches.scan().collect().height == sketches.height
+
+
+def test_a_month_is_profiled_and_compared_from_its_days(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    for day, duration in ((1, 100), (9, 110), (31, 130)):
+        start = datetime(2026, 1, day, 22, tzinfo=UTC)
+        tables.payload.append(payload_rows(30, start, execution_duration_ms=duration))
+    tables.payload.append(payload_rows(30, datetime(2026, 2, 28, 23, tzinfo=UTC), execution_duration_ms=300))
+    runner = runner_for(tables, history, clock, granularity=Granularity.parse("1 month"), max_windows=3)
+    runner.run()
+    rows = duration_rows(tables)
+    assert rows["window"].struct.field("start").dt.month().to_list() == [2]
+    assert rows["avg_delta"].to_list() == [pytest.approx(300 - (100 + 110 + 130) / 3)]
+    kept = tables.sketches.scan().filter(pl.col("column_name") == ":table", pl.col("rows") > 0).collect()
+    days = kept.filter(pl.col("granularity") == "1 day")["request_date"].unique().sort().to_list()
+    assert [(day.month, day.day) for day in days] == [(1, 1), (1, 9), (1, 31), (2, 28)]
+
+
+def test_slices_by_other_columns_have_rows_of_their_own(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for start in (TEN, TEN + HOUR):
+        tables.payload.append(payload_rows(60, start, served_entity=["a", "b", "c"] * 20))
+        tables.payload.append(payload_rows(5, start, served_entity="b"))
+    clock.advance(3600 * 2)
+    runner_for(tables, history, clock, slicing=Slicing(("served_entity",), limit=2)).run()
+    rows = duration_rows(tables, whole=False)
+    assert rows.select("slice_key", "slice_value").unique().sort("slice_value").rows() == [
+        (None, None),
+        ("served_entity", "a"),
+        ("served_entity", "b"),
+    ]
+    assert "key=served_entity limit=2 records=20" in caplog.text
+
+
+def duration_rows(tables: EndpointTables, *, whole: bool = True) -> pl.DataFrame:
+    """The drift rows about the duration, those with a mean on both sides, in the order of time."""
+    rows = tables.drift.scan().filter(pl.col("column_name") == "execution_duration_ms")
+    if whole:
+        rows = rows.filter(pl.col("slice_key").is_null())
+    return rows.sort(pl.col("window").struct.field("start")).collect()
 
 
 def test_until_now_compares_the_last_minutes_with_those_before(

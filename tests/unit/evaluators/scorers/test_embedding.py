@@ -8,7 +8,11 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from evaluators.scorers.embedding import Embedding
+from collector.record import RESPONSE_TOO_LARGE
+from evaluators.evaluator import EMPTY, MODEL_ERROR, NOT_FINITE, Evaluator, Text
+from evaluators.registry import JSON, EvaluatorSpec, build
+from evaluators.scorers.embedding import PAYLOAD_TOO_LARGE, Embedding
+from servelens.errors import Invalid, Missing
 from tests.unit.evaluators import tiny_models
 
 
@@ -77,3 +81,108 @@ def test_like_texts_are_near_and_others_far(models_dir: Path) -> None:
     likeness = vectors @ vectors.T
     assert likeness[0, 1] > 0.5
     assert likeness[0, 2] < 0.2
+
+
+def test_the_score_is_the_cosine_of_prompt_and_answer_and_keeps_both_vectors(tmp_path: Path) -> None:
+    folder = tiny_models.encoder(tmp_path / "encoder")
+    embedding = Embedding(str(folder), device="cpu")
+    assert isinstance(embedding, Evaluator)
+    plain = Plain(folder)
+    pairs = [("the cat sat", "the dog ran far"), ("the cat sat", "the cat sat"), ("dog", "home and away")]
+    scores = embedding.score([Text(prompt=prompt, response=answer) for prompt, answer in pairs])
+    for (prompt, answer), score in zip(pairs, scores, strict=True):
+        expected = np.dot(plain.embed(prompt), plain.embed(answer))
+        assert score.value == pytest.approx(expected, abs=1e-5)
+        assert score.vectors["request"] == pytest.approx(plain.embed(prompt), abs=1e-5)
+        assert score.vectors["response"] == pytest.approx(plain.embed(answer), abs=1e-5)
+    assert scores[1].value == pytest.approx(1.0, abs=1e-6)
+    # The encoder's own <s> counts: it is a token that was read.
+    assert scores[0].details == {"request_tokens": 4.0, "response_tokens": 5.0}
+
+
+def test_a_record_with_one_side_is_unscored_with_that_sides_vector(tmp_path: Path) -> None:
+    embedding = Embedding(str(tiny_models.encoder(tmp_path / "encoder")), device="cpu")
+    cut = {"logging_error_codes": [RESPONSE_TOO_LARGE]}
+    asked, answered, neither, large = embedding.score(
+        [
+            Text(prompt="the cat", response=None),
+            Text(prompt=" \n", response="the dog"),
+            Text(prompt=None, response=""),
+            Text(prompt="the cat", response=None, columns=cut),
+        ]
+    )
+    assert (asked.unscored_reason, set(asked.vectors), asked.details["missing"]) == (
+        EMPTY,
+        {"request"},
+        "response",
+    )
+    assert (answered.unscored_reason, set(answered.vectors)) == (EMPTY, {"response"})
+    assert (neither.unscored_reason, dict(neither.vectors)) == (EMPTY, {})
+    assert neither.details["missing"] == "request and response"
+    assert (large.unscored_reason, set(large.vectors)) == (PAYLOAD_TOO_LARGE, {"request"})
+
+
+def test_a_side_that_the_model_fails_on_costs_neither_the_other_side_nor_the_batch(tmp_path: Path) -> None:
+    folder = tiny_models.encoder(tmp_path / "encoder")
+    loaded = AutoTokenizer.from_pretrained(folder)
+    loaded.add_tokens(["elephant"])
+    loaded.save_pretrained(folder)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[(tiny_models.SPECIAL + tiny_models.WORDS).index("poison")] = (
+            torch.nan
+        )
+    model.save_pretrained(folder)
+    failed, nan, good = Embedding(str(folder), device="cpu").score(
+        [
+            Text(prompt="the cat", response="an elephant"),
+            Text(prompt="poison", response="the cat"),
+            Text(prompt="\ud83d cat", response="the dog"),
+        ]
+    )
+    assert (failed.unscored_reason, set(failed.vectors)) == (MODEL_ERROR, {"request"})
+    assert "IndexError" in str(failed.details["error"])
+    assert (nan.unscored_reason, set(nan.vectors)) == (NOT_FINITE, {"response"})
+    assert good.value is not None
+
+
+def test_pooling_by_the_first_token_and_other_lengths_are_other_versions(tmp_path: Path) -> None:
+    folder = str(tiny_models.encoder(tmp_path / "encoder"))
+    mean, cls, short = (
+        Embedding(folder, device="cpu", **options) for options in ({}, {"pooling": "cls"}, {"max_length": 8})
+    )
+    assert len({mean.version, cls.version, short.version}) == 3
+    inner = AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        ids = AutoTokenizer.from_pretrained(folder)("the cat", return_tensors="pt")["input_ids"]
+        first = torch.nn.functional.normalize(inner(input_ids=ids).last_hidden_state[0, 0], dim=0)
+    assert cls.embed(["the cat"])[0] == pytest.approx(first.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"pooling": "max"}, {"max_length": 2}, {"device": "tpu"}])
+def test_options_that_make_no_sense_are_invalid(tmp_path: Path, options: dict[str, JSON]) -> None:
+    folder = tiny_models.encoder(tmp_path / "encoder")
+    with pytest.raises(Invalid, match=r"evaluators\[embedding\]"):
+        build(EvaluatorSpec("embedding", {"model": str(folder), **options}), tmp_path)
+
+
+def test_without_the_offline_model_the_fix_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Missing, match="models prepare"):
+        build(EvaluatorSpec("embedding"), tmp_path)
+
+
+@pytest.mark.models
+def test_an_answer_to_the_point_scores_higher_than_one_beside_it(models_dir: Path) -> None:
+    evaluator = build(EvaluatorSpec("embedding", {"device": "cpu"}), models_dir)
+    question = "What is the capital of France?"
+    near, far = evaluator.score(
+        [
+            Text(prompt=question, response="The capital of France is Paris."),
+            Text(prompt=question, response="Preheat the oven and knead the dough for ten minutes."),
+        ]
+    )
+    assert near.value is not None
+    assert far.value is not None
+    assert near.value > 0.6
+    assert far.value < 0.2
+    assert evaluator.model == "all-minilm-l6-v2"
