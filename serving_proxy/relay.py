@@ -18,12 +18,11 @@ import msgspec
 
 from collector.record import Attempt
 from servelens.errors import ServelensError
-from serving_proxy.answer_filter import AnswerFilter
 from serving_proxy.answer_head import header_lines
 from serving_proxy.concurrency import Place
-from serving_proxy.delivery import Delivery
 from serving_proxy.event_end import EventEnd
-from serving_proxy.failure import ANSWER_TO, Failure, failure_of, lateness
+from serving_proxy.failure import ANSWER_TO, Failure, lateness
+from serving_proxy.filtered_delivery import FilteredDelivery
 from serving_proxy.invocation import Invocation, Origin
 from serving_proxy.replicas import Replica
 from serving_proxy.routing import Choice
@@ -40,7 +39,7 @@ _TAIL_PIECES: Final = 4
 
 
 @dataclass(slots=True, eq=False)
-class Relay(Delivery):
+class Relay(FilteredDelivery):
     """One invocation from its first byte to its record. Listens to the backend and writes to the client."""
 
     origin: Origin
@@ -57,7 +56,6 @@ class Relay(Delivery):
     gate: Gate | None = None
     operation: bytes = b""
     outgoing: bytes = b""
-    filter: AnswerFilter | None = None
     attempts: int = 0
     attempt_log: list[Attempt] = field(default_factory=list)
     attempt_started_s: float = 0.0
@@ -180,17 +178,6 @@ class Relay(Delivery):
         if not self.recorded and not self._paused:
             self.deadline = self._plane.horizon_s + self._idle_s
 
-    def _gather(self, data: bytes) -> None:
-        """A whole answer that is to be changed: nothing goes out before it is complete."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._plane.limits.max_answer_bytes:
-            limit = self._plane.limits.max_answer_bytes
-            self._abandon()
-            self.fail(self._upstream_failure("upstream_invalid", 502, f"sent more than {limit} bytes"))
-        else:
-            self._wait_on()
-
     def on_end(self) -> None:
         self._connection = None
         if self.replica is not None and self.replica.health.suspect:
@@ -203,30 +190,6 @@ class Relay(Delivery):
                 self._release_end()
         elif not self._is_garbage():
             self._finish()
-
-    def _end_filter(self, filtering: AnswerFilter) -> bool:
-        """Let go of what the filter held back; False when that was the end of it."""
-        try:
-            if self.is_stream:
-                rest = filtering.end()
-                if rest:
-                    self._take(rest)
-                return True
-            body = b"".join(self._held)
-            self.status, body = filtering.whole(self.status, body)
-        except ServelensError as error:
-            self._break_off(error)
-            return False
-        self._held = []
-        self._held_bytes = 0
-        self._take(body)
-        return True
-
-    def _break_off(self, error: ServelensError) -> None:
-        """The answer may not go on, or makes no sense."""
-        failure = failure_of(error)
-        self._abandon()
-        self.fail(failure if failure.status < 500 else failure._replace(error_type="upstream_invalid"))
 
     def on_lost(self, loss: Loss, detail: str) -> None:
         self._connection = None
