@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from servelens.errors import InvalidSettings
-from serving_proxy.gateway import Gateway, GuardrailAction, Guardrails, RateLimit, Shadow
+from serving_proxy.gateway import Gateway, GuardrailAction, Guardrails, RateLimit, Safety, Shadow
 from serving_proxy.guardrails.screen import screen_of
 from serving_proxy.privacy import Privacy
 
@@ -33,6 +33,7 @@ __all__ = [
     "RateLimit",
     "Retries",
     "Route",
+    "Safety",
     "ServedEntity",
     "Shadow",
     "Timeouts",
