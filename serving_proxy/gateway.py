@@ -48,6 +48,11 @@ class Guardrails:
     pii: GuardrailAction | None = None
     safety: Safety | None = None
 
+    @property
+    def look_inside(self) -> bool:
+        """Whether there is anything that the proxy looks for by itself."""
+        return bool(self.invalid_keywords or self.pii)
+
 
 @dataclass(frozen=True, slots=True)
 class Shadow:

@@ -120,10 +120,11 @@ class Relay(FilteredDelivery):
             try:
                 headers = self.filter.begin(status, head.headers, is_stream=self.is_stream)
             except ServelensError as error:
-                self._break_off(error)
+                self.break_off(error)
                 return
             self._lines = header_lines(headers)
             self._length = None
+            self.hold = self._plane.safety.hold(self)
         if self.is_stream:
             self._release_head()
 
@@ -136,10 +137,14 @@ class Relay(FilteredDelivery):
             try:
                 data = filtering.chunk(data)
             except ServelensError as error:
-                self._break_off(error)
+                self.break_off(error)
                 return
             if not data:
                 self._wait_on()
+                return
+            if self.hold is not None:
+                self._wait_on()
+                self.hold.chunk(data)
                 return
         self._take(data)
 
@@ -184,12 +189,33 @@ class Relay(FilteredDelivery):
             self._plane.attempts.completed(self)
         if self.filter is not None and not self.recorded and not self._end_filter(self.filter):
             return
+        self._complete()
+
+    def _complete(self) -> None:
         self._ended = True
         if self.recorded:
             if self._released:
                 self._release_end()
         elif not self._is_garbage():
             self._finish()
+
+    def hold_full(self) -> None:
+        """So much waits for the scorer that the backend is not read."""
+        if self._connection is not None:
+            self._connection.pause()
+            if self.client is not None and not self._paused:
+                self.deadline = math.inf
+
+    def hold_eased(self) -> None:
+        if self._connection is not None and not self._paused:
+            self._connection.resume()
+            if self.client is not None:
+                self._wait_on()
+
+    def _wait_for_hold(self) -> None:
+        self._idle_s = math.inf
+        if self.client is not None:
+            self._wait_on()
 
     def on_lost(self, loss: Loss, detail: str) -> None:
         self._connection = None
@@ -282,6 +308,7 @@ class Relay(FilteredDelivery):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
+        self._drop_hold()
         if self.status:
             self.status = 0
             self.error_type = None
@@ -298,6 +325,8 @@ class Relay(FilteredDelivery):
     def _finish(self) -> None:
         if not self.recorded:
             self.recorded = True
+            if self.hold is not None:
+                self.hold.close()
             if self.is_stream:
                 if self.kept:
                     self.kept = [b"".join(self.kept)]
@@ -332,6 +361,7 @@ class Relay(FilteredDelivery):
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.cancel()
+        self._drop_hold()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()

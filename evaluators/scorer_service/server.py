@@ -13,7 +13,7 @@ from typing import Final
 
 import uvicorn
 
-from evaluators.evaluator import Evaluator
+from evaluators.evaluator import Evaluator, Score
 from evaluators.scorer_service.application import ScorerApplication
 from evaluators.scorer_service.micro_batches import STUCK_S, MicroBatches
 from evaluators.scorer_service.model_thread import ModelThread
@@ -124,8 +124,8 @@ async def _stop_when(stop: asyncio.Event, server: _Server) -> None:
     server.should_exit = True
 
 
-async def _unless_stopped(work: asyncio.Future[object], stop: asyncio.Event) -> None:
+async def _unless_stopped(work: asyncio.Future[list[Score]], stop: asyncio.Event) -> None:
     """Wait for ``work``, which may be a model that hangs, or for the stop."""
     stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

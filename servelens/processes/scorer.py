@@ -9,7 +9,7 @@ from evaluators.registry import EvaluatorSpec, build
 from evaluators.scorer_service.server import ServiceConfig, bind, run_service
 from servelens.clock import SystemClock
 from servelens.processes.lifecycle import start
-from servelens.settings import ScorerSettings
+from servelens.scorer_settings import ScorerSettings
 from servelens.settings_file import load_settings
 from servelens.supervisor import unblock_sigterm
 

@@ -47,6 +47,17 @@ class RequestTexts:
             else:
                 self._values[name] = self._treated(value, treat, name)
 
+    def all(self) -> list[str]:
+        """Every text."""
+        texts: list[str] = []
+
+        def collect(text: str) -> str:
+            texts.append(text)
+            return text
+
+        self.treat(collect)
+        return texts
+
     def encoded(self) -> bytes:
         """The body as it is now. Written anew also when nothing changed: of a key that is there twice, only the last was
         looked at.
