@@ -56,6 +56,7 @@ class AnswerHold:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._has_ended = False
+        self._is_settled = False
 
     def whole(self, status: int, body: bytes) -> None:
         """The whole answer. Errors of the backend are no model's output and pass."""
@@ -80,8 +81,10 @@ class AnswerHold:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let nothing more go: the answer has ended otherwise."""
+        """Let nothing more go: the answer is on the record, or is given up."""
         self._is_closed = True
+        if self._check.has_looked:
+            self._settle()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -93,8 +96,13 @@ class AnswerHold:
     def _tell_end(self) -> None:
         if not self._has_ended:
             self._has_ended = True
-            self._settled(self._check)
+            self._settle()
             self._sink.hold_ended()
+
+    def _settle(self) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            self._settled(self._check)
 
     def _look(self, texts: Collection[str], then: Callable[[], None]) -> None:
         """Call ``then`` when these texts have been looked at, at once when they have."""
@@ -122,7 +130,7 @@ class AnswerHold:
     def _break_off(self, error: ServelensError) -> None:
         if not (self._is_closed or self._has_ended):
             self._has_ended = True
-            self._settled(self._check)
+            self._settle()
             self._sink.break_off(error)
 
 

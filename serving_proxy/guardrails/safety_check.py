@@ -54,6 +54,11 @@ class SafetyCheck:
         self._scored: dict[str, Scored] = {}
         self._highest = 0.0
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether there was anything to look at yet."""
+        return bool(self._scored or self.failures)
+
     def knows(self, texts: Iterable[str]) -> bool:
         """Whether all of these have been looked at."""
         return all(text in self._scored for text in texts)
