@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -42,7 +43,14 @@ class ScorerSettings(Section):
     @field_validator("url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            usable = parts.port is None or parts.port > 0
+        except ValueError:
+            usable = False
+        if not usable or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is not an address. Write it as http://host:port.")
         return value
 
