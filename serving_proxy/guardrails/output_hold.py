@@ -279,9 +279,10 @@ class AfterHold(AnswerHold):
 
     def _look_at_all(self) -> None:
         self._is_looking = True
-        if self._texts.is_unreadable:
-            self._check.not_checked("unreadable")
-        self._look([text for text in self._texts.all() if says_something(text)], self._finish)
+        texts = [text for text in self._texts.all() if says_something(text)]
+        if self._texts.failing is not None:
+            self._check.not_checked(self._texts.failing)
+        self._look(texts, self._finish)
 
     def _finish(self) -> None:
         for text in self._texts.all():

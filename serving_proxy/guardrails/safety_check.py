@@ -6,7 +6,7 @@ passes. What was found is in the record's tags:
 
 - ``safety.input``, ``safety.output``: the highest score on that side
 - ``safety.action``: ``blocked``, ``masked``, ``flagged`` or ``unchecked``, the first of these that happened
-- ``safety.unchecked``: the side that was not checked, or not all of it, and why
+- ``safety.unchecked``: the sides that were not checked, or not all of them, and why
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class SafetyCheck:
     def not_checked(self, reason: Failing) -> None:
         """Something was not checked. Raises Unchecked when it may not pass for that."""
         self.failures.append(reason)
-        self._marks["safety.unchecked"] = f"{self._side}: {reason}"
+        noted, said = self._marks.get("safety.unchecked"), f"{self._side}: {reason}"
+        if noted is None or said not in noted:
+            self._marks["safety.unchecked"] = said if noted is None else f"{noted}, {said}"
         if not self._safety.fails_open:
             self._note("refused")
             raise Unchecked(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from servelens.errors import ServelensError
 from serving_proxy.gateway import Guardrails
 from serving_proxy.guardrails.output import OutputFilter
+from serving_proxy.guardrails.scorer_client import Failing
 from serving_proxy.guardrails.screen import Screen
 from serving_proxy.guardrails.sentences import SeenText
 from serving_proxy.guardrails.streamed_items import KEPT_WHOLE
 from serving_proxy.guardrails.text_fields import Treat, treat_arguments, treat_texts
+
+MAX_STREAM_BYTES: Final = 16 << 20
 
 
 def treat_event(event: Any, treat: Treat) -> Any:
@@ -39,19 +42,25 @@ class StreamedTexts:
     """Sees a stream pass and gathers its texts, each whole."""
 
     def __init__(self) -> None:
-        self.is_unreadable = False
-        """Whether there was something in it that cannot be read; what came after it has not been seen."""
+        self.failing: Failing | None = None
+        """Why not all of it has been seen: something in it cannot be read, or it is too long."""
+        self._bytes_left = MAX_STREAM_BYTES
         self._texts: dict[str, None] = {}
         self._filter = OutputFilter(_SeeingScreen(self._texts), hold=lambda screen: SeenText(screen.text))
         self._is_over = False
 
     def see(self, data: bytes) -> None:
         """Some bytes of the stream, cut anywhere."""
-        if not (self.is_unreadable or self._is_over):
-            try:
-                self._filter.chunk(data)
-            except ServelensError:
-                self.is_unreadable = True
+        if self.failing is not None or self._is_over:
+            return
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            self.failing = "too_long"
+            return
+        try:
+            self._filter.chunk(data)
+        except ServelensError:
+            self.failing = "unreadable"
 
     def all(self) -> list[str]:
         """Every text so far; from the first time on that this is asked, nothing more is seen."""
@@ -60,7 +69,7 @@ class StreamedTexts:
             try:
                 self._filter.end()
             except ServelensError:
-                self.is_unreadable = True
+                self.failing = self.failing or "unreadable"
         return list(self._texts)
 
 

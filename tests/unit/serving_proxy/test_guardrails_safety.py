@@ -282,6 +282,16 @@ async def test_a_stream_passes_before_it_is_looked_at_afterwards(tmp_path: Path)
     assert record.tags["safety.action"] == "flagged"
 
 
+async def test_what_cannot_be_read_afterwards_is_noted(tmp_path: Path) -> None:
+    stream = b"data: no json\n\ndata: [DONE]\n\n"
+    after = safe("block", streams="after")
+    async with setting(tmp_path, None, after, Behaviour(raw=STREAM_HEAD + stream)) as it:
+        answer = await call(it.proxy, chat("hi", stream=True))
+        record = await it.proxy.record()
+    assert (answer.complete, answer.body) == (True, stream)
+    assert record.tags == {"safety.unchecked": "output: unreadable", "safety.action": "unchecked"}
+
+
 async def test_metrics(tmp_path: Path) -> None:
     async with setting(tmp_path, safe(), safe("flag"), Behaviour(content=BAD)) as it:
         assert (await call(it.proxy, chat(BAD))).status == 400

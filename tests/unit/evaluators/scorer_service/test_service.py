@@ -105,3 +105,10 @@ def test_a_taken_port_is_said() -> None:
         taken.listen()
         with pytest.raises(Unavailable, match="cannot listen"):
             bind("127.0.0.1", taken.getsockname()[1])
+
+
+def test_answers_do_not_wait_for_a_delayed_acknowledgement() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        assert (
+            listener.proto == socket.IPPROTO_TCP
+        )  # by which asyncio knows where to turn Nagle's algorithm off
