@@ -54,7 +54,7 @@ def ask(system: System, model: str, content: str, **fields: Any) -> httpx.Respon
     return httpx.post(f"{system.proxy_url}/v1/chat/completions", json=body, timeout=30)
 
 
-def test_unsafe_texts_are_held_back_and_on_the_record(system: System) -> None:
+def test_unsafe_texts_are_held_back_also_after_the_scorer_was_killed(system: System) -> None:
     assert ask(system, "guarded", GOOD).status_code == 200
     for stream in (False, True):
         blocked = ask(system, "guarded", BAD, stream=stream)
@@ -82,8 +82,11 @@ def test_unsafe_texts_are_held_back_and_on_the_record(system: System) -> None:
     assert [each.get("safety.action") for each in tags] == [None, "blocked", "blocked"]
     assert float(tags[0]["safety.input"]) < 0.5 < float(tags[1]["safety.input"])
 
+    _kill_the_scorer(system)
 
-def test_a_scorer_that_is_killed_closes_the_endpoint_until_it_is_back(system: System) -> None:
+
+def _kill_the_scorer(system: System) -> None:
+    """The endpoint is closed until it is back."""
     scorer = system.child("scorer")
     assert scorer is not None
     scorer.kill()
