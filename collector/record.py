@@ -38,7 +38,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ``error_type`` is a short machine word: ``upstream_connect``, ``upstream_timeout``, ``upstream_reset``,
     ``upstream_invalid``, ``upstream_status``, ``invalid_request``, ``unknown_endpoint``, ``body_too_large``,
     ``spool_full``, ``client_disconnected``, ``internal``, ``unauthenticated``, ``forbidden``, ``rate_limited``,
-    ``overloaded``, ``blocked`` (by a guardrail); ``None`` when all went well.
+    ``overloaded`` (also: a guardrail's scorer), ``blocked`` (by a guardrail); ``None`` when all went well.
     ``propensity`` is the probability with which this served entity was chosen for this unit.
     ``arrived_us`` is when a record that came in another way was whole here, for what counts as late; ``None`` for an
     invocation of the proxy, which is whole when it is answered.

@@ -35,7 +35,7 @@ def cli() -> None:
 @cli.command()
 @_config
 def up(config: Path) -> None:
-    """Run everything on this machine: proxy, collector, scheduler and console."""
+    """Run everything on this machine: proxy, collector, scheduler and console, and the scorer where it is needed."""
     from servelens.processes.up import run
 
     sys.exit(run(config))
@@ -112,6 +112,16 @@ def scheduler(config: Path, supervised: bool, once: bool) -> None:
     from servelens.processes.scheduler import run
 
     sys.exit(run(config, supervised=supervised, once=once))
+
+
+@cli.command()
+@_config
+@_supervised
+def scorer(config: Path, supervised: bool) -> None:
+    """Serve scores of texts to the proxies, for the `safety` guardrail of endpoints."""
+    from servelens.processes.scorer import run
+
+    sys.exit(run(config, supervised=supervised))
 
 
 @cli.command()

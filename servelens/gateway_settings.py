@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from servelens.section import Name, Positive, Section
 
@@ -69,6 +76,32 @@ class PiiSettings(Section):
     )
 
 
+class SafetySettings(Section):
+    """Texts that the scorer finds unsafe ([safety](safety.md))."""
+
+    action: Literal["block", "mask", "flag"] = Field(
+        "block",
+        description="Refuse the call, replace the message or sentence by `<UNSAFE>`, or only say so on the record.",
+    )
+    threshold: float = Field(0.5, gt=0, le=1, description="From this score on a text is unsafe.")
+    on_failure: Literal["open", "closed"] | None = Field(
+        None,
+        description="When the scorer does not answer: let the call pass unchecked (`open`), or answer 503 (`closed`). "
+        "Default: `closed`, but `open` for `action: flag`.",
+    )
+    timeout_ms: float = Field(200.0, gt=0, le=60_000, description="Longest wait for the scorer.")
+    streams: Literal["sentence", "after"] = Field(
+        "sentence",
+        description="Of the output: streams are let go sentence by sentence, each after it is scored, or pass at once and "
+        "are scored at their end, which can only flag them.",
+    )
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether a call passes that could not be checked."""
+        return (self.on_failure or ("open" if self.action == "flag" else "closed")) == "open"
+
+
 class GuardrailSideSettings(Section):
     """What is looked for on one side of a call."""
 
@@ -76,8 +109,23 @@ class GuardrailSideSettings(Section):
         default_factory=list, description="Words that block a call: whole words, in any case."
     )
     pii: PiiSettings = Field(default_factory=PiiSettings, description="Personal data.")
-    safety: Literal[False] = Field(False, description="Not offered; score `toxicity` instead.")
+    safety: SafetySettings | None = Field(
+        None,
+        description="Texts that the [scorer](safety.md) finds unsafe. `true` is this section with its defaults: they are "
+        "blocked.",
+    )
     valid_topics: list[str] = Field(default_factory=list, max_length=0, description="Not offered.")
+
+    @field_validator("safety", mode="before")
+    @classmethod
+    def _as_databricks_has_it(cls, value: object) -> object:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @field_serializer("safety", mode="wrap")
+    def _as_it_was_given(
+        self, value: SafetySettings | None, handler: SerializerFunctionWrapHandler
+    ) -> object:
+        return False if value is None else handler(value) or True
 
 
 class GuardrailsSettings(Section):
@@ -85,6 +133,11 @@ class GuardrailsSettings(Section):
 
     input: GuardrailSideSettings | None = Field(None, description="In requests.")
     output: GuardrailSideSettings | None = Field(None, description="In answers, streams included.")
+
+    @property
+    def ask_scorer(self) -> bool:
+        """Whether the scorer is needed for them."""
+        return any(side is not None and side.safety is not None for side in (self.input, self.output))
 
 
 class RateLimitSettings(Section):

@@ -20,6 +20,7 @@ from servelens.errors import Invalid
 from servelens.evaluation_settings import EvaluationSettings
 from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
+from servelens.scorer_settings import ScorerSettings
 from servelens.section import Name, Positive, Section, refuse_duplicates
 
 
@@ -195,6 +196,9 @@ class Settings(Section):
     )
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The SQL database.")
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
+    scorer: ScorerSettings = Field(
+        default_factory=ScorerSettings, description="The service behind the `safety` guardrail."
+    )
     endpoints: list[EndpointSettings] = Field(
         default_factory=list,
         description="What apps can call, beside the endpoints that are made by API. Evaluations, drift, experiments and "
@@ -225,6 +229,14 @@ class Settings(Section):
     def experiments_dir(self) -> Path:
         """Folder of what looks at experiments have read, so that the next reads only what is new."""
         return self.data_dir / "experiments"
+
+    @property
+    def runs_scorer(self) -> bool:
+        """Whether `servelens up` starts a scorer."""
+        if self.scorer.enabled is not None:
+            return self.scorer.enabled
+        guarded = any(endpoint.ai_gateway.guardrails.ask_scorer for endpoint in self.endpoints)
+        return guarded and self.scorer.url is None
 
     @property
     def reports_dir(self) -> Path:

@@ -28,6 +28,7 @@ from servelens.errors import ServelensError, Unavailable
 from serving_proxy.access import require
 from serving_proxy.admission import Admission
 from serving_proxy.data_plane import SWEEP_S, DataPlane
+from serving_proxy.guardrails.safety import SafetyChecks
 from serving_proxy.health import create_application
 from serving_proxy.health_checks import HealthChecks
 from serving_proxy.invocation_log import log_invocation
@@ -67,7 +68,7 @@ _GC_THRESHOLDS: Final = (20_000, 20, 20)
 class ProxyConfig:
     """One worker. Its spool is ``spool_root/slot``; ``durability`` and the spool's bounds are those of
     SpoolWriter. ``rate_limit_counts`` is the file that the workers of a machine count in; by default one of their
-    own in memory.
+    own in memory. ``scorer_url`` is asked where an endpoint has the guardrail ``safety``.
     """
 
     spool_root: Path
@@ -88,6 +89,7 @@ class ProxyConfig:
     log_invocations: bool = False
     rate_limit_url: str | None = field(default=None, repr=False)
     rate_limit_counts: Path | None = None
+    scorer_url: str = "http://127.0.0.1:8054"
 
 
 def serve(
@@ -200,6 +202,7 @@ class _Worker:
             clock,
             RedisCounts(config.rate_limit_url, clock) if config.rate_limit_url else None,
         )
+        self._safety = SafetyChecks(config.scorer_url, loop, clock, self._measurements)
         self._plane = DataPlane(
             snapshot,
             spool,
@@ -208,6 +211,7 @@ class _Worker:
             config.limits,
             clock,
             self._admission,
+            self._safety,
             on_log_failure=config.on_log_failure,
             log_line=log_invocation if config.log_invocations else None,
         )
@@ -261,6 +265,7 @@ class _Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._checks.close()
             self._upstreams.close()
+            self._safety.close()
             await self._admission.close()
         logger.info("proxy stopped: slot=%s accepted=%d", self._config.slot, self._spool.accepted)
 
@@ -322,6 +327,7 @@ class _Worker:
         while True:
             await asyncio.sleep(self._config.publish_s)
             self._upstreams.tidy()
+            self._safety.tidy()
             await self._publish()
 
     async def _publish(self) -> None:
@@ -369,4 +375,5 @@ class _Worker:
                 "size_bytes": spool.size_bytes,
             },
             "snapshot": {"failure": self._snapshot_failure},
+            "scorer": {"failure": self._safety.failing},
         }

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
+
 from collector.record import Record
 from collector.spool import SpoolWriter
 from servelens.clock import Clock
@@ -24,6 +26,7 @@ from serving_proxy.dialects.kserve import json_part, require_plain_json
 from serving_proxy.endpoint import Endpoint
 from serving_proxy.failure import Failure, failure_of
 from serving_proxy.guardrails.blocked import Blocked
+from serving_proxy.guardrails.safety import SafetyChecks
 from serving_proxy.guardrails.screening import screen_input
 from serving_proxy.invocation import read_invocation, read_origin
 from serving_proxy.limits import Limits, OnLogFailure
@@ -53,6 +56,7 @@ class DataPlane:
         limits: Limits,
         clock: Clock,
         admission: Admission,
+        safety: SafetyChecks,
         *,
         on_log_failure: OnLogFailure = "pass",
         log_line: Callable[[Record, Record | None, Usage | None], None] | None = None,
@@ -69,6 +73,7 @@ class DataPlane:
         is worth.
         """
         self.admission = admission
+        self.safety = safety
         self.attempts = Attempts(upstreams, clock)
         self._loop = upstreams.loop
         self.gates = Gates(upstreams.loop, clock, self._forward_in_turn)
@@ -124,10 +129,12 @@ class DataPlane:
             relay.payload_limit = endpoint.payload_limit_bytes
             if self.on_log_failure == "reject" and not self.spool.healthy:
                 raise SpoolFull("Calls are not served while they cannot be recorded.", fix="Try again later.")
-            if endpoint.is_screened and (admission := self._screen(relay, endpoint)) is not None:
-                relay.waiting = self._loop.create_task(self._forward_when(admission, relay, snapshot))
-            else:
-                self.forward(relay, snapshot)
+            if endpoint.is_screened:
+                admission = self._screen(relay, endpoint)
+                if admission is not None or endpoint.asks_scorer:
+                    relay.waiting = self._loop.create_task(self._forward_when(admission, relay, snapshot))
+                    return relay
+            self.forward(relay, snapshot)
         except ServelensError as error:
             relay.fail(failure_of(error))
         return relay
@@ -152,16 +159,24 @@ class DataPlane:
         if gateway.input_guardrails is not None:
             if invocation.kind == "infer":
                 require_plain_json(request.head.fields)
-            try:
-                request.body = screen_input(gateway.input_guardrails, invocation.kind, request.body or b"")
-            except Blocked as blocked:
-                request.body = blocked.masked or request.body
-                raise
+            if gateway.input_guardrails.look_inside:
+                try:
+                    request.body = screen_input(
+                        gateway.input_guardrails, invocation.kind, request.body or b""
+                    )
+                except Blocked as blocked:
+                    request.body = blocked.masked or request.body
+                    raise
         return self.admission.admit(endpoint, request.head.requester) if gateway.rate_limits else None
 
-    async def _forward_when(self, admission: Awaitable[None], relay: Relay, snapshot: Snapshot) -> None:
+    async def _forward_when(
+        self, admission: Awaitable[None] | None, relay: Relay, snapshot: Snapshot
+    ) -> None:
+        """Forward what has been admitted, and then looked at: a call over its limit costs the scorer nothing."""
         try:
-            await admission
+            if admission is not None:
+                await admission
+            await self.safety.screen_input(relay)
             relay.waiting = None
             self.forward(relay, snapshot)
         except ServelensError as error:
@@ -192,6 +207,10 @@ class DataPlane:
             kept = privacy.kept(
                 record, None if relay.invocation is None else relay.invocation.body, relay.answer
             )
+            if (
+                kept is not None and relay.marks is not None and not kept.tags
+            ):  # the client's are not kept, ours are
+                kept = msgspec.structs.replace(kept, tags=relay.marks)
         if self._log_line is not None:
             self._log_line(record, kept, relay.usage)
         if kept is None:

@@ -7,6 +7,7 @@ what is published: workers can only be added when they agree.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
@@ -34,6 +35,25 @@ class Distribution:
     def __init__(self, bounds: Bounds) -> None:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+
+
+class Histogram:
+    """A family of distributions by the values of ``labels``, which must be few."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...], bounds: Bounds) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = labels
+        self.bounds = bounds
+        self.values: dict[tuple[str, ...], Distribution] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one value."""
+        distribution = self.values.get(labels)
+        if distribution is None:
+            distribution = self.values[labels] = Distribution(self.bounds)
+        distribution.counts[bisect_left(self.bounds, value)] += 1
+        distribution.total += value
 
 
 def cumulative(bounds: Bounds, counts: Iterable[int]) -> list[tuple[str, float]]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from servelens.errors import InvalidSettings
-from serving_proxy.gateway import Gateway, GuardrailAction, Guardrails, RateLimit, Shadow
+from serving_proxy.gateway import Gateway, GuardrailAction, Guardrails, RateLimit, Safety, Shadow
 from serving_proxy.guardrails.screen import screen_of
 from serving_proxy.privacy import Privacy
 
@@ -33,6 +33,7 @@ __all__ = [
     "RateLimit",
     "Retries",
     "Route",
+    "Safety",
     "ServedEntity",
     "Shadow",
     "Timeouts",
@@ -198,6 +199,8 @@ class Endpoint:
     """What of an invocation may be recorded."""
     is_screened: bool = field(init=False, repr=False, compare=False)
     """Whether there is anything to ask before an invocation may be forwarded."""
+    asks_scorer: bool = field(init=False, repr=False, compare=False)
+    """Whether the scorer looks at requests before they are forwarded."""
     split: tuple[tuple[float, ServedEntity, float], ...] = field(init=False, repr=False, compare=False)
     """Upper edge in (0, 1], entity and share of each route that gets traffic."""
 
@@ -207,8 +210,10 @@ class Endpoint:
         self._derive("entities", {entity.name: entity for entity in self.served_entities})
         self._derive("privacy", Privacy(gateway))
         self._derive("is_screened", bool(gateway.rate_limits or gateway.input_guardrails))
-        if gateway.input_guardrails is not None:  # here, because the first takes 0.2 s
-            screen_of(gateway.input_guardrails, "input")
+        before = gateway.input_guardrails
+        self._derive("asks_scorer", before is not None and before.safety is not None)
+        if before is not None:  # here, because the first takes 0.2 s
+            screen_of(before, "input")
         if gateway.output_guardrails is not None:
             screen_of(gateway.output_guardrails, "output")
         for shadow in self.shadows:

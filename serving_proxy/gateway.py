@@ -9,6 +9,7 @@ from servelens.errors import InvalidSettings
 
 PayloadLogging = Literal["full", "metadata", "off"]
 GuardrailAction = Literal["block", "mask"]
+SafetyAction = Literal["block", "mask", "flag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,32 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Safety:
+    """What becomes of a text whose score is ``threshold`` or more, and of a call (``fails_open``: it passes) when the
+    scorer has not answered within ``timeout_s``. ``streams``: let go by the sentence, or looked at afterwards.
+    """
+
+    action: SafetyAction = "block"
+    threshold: float = 0.5
+    fails_open: bool = False
+    timeout_s: float = 0.2
+    streams: Literal["sentence", "after"] = "sentence"
+
+
+@dataclass(frozen=True, slots=True)
 class Guardrails:
-    """What is looked for in one side of a call: words (whole words, case ignored) and personal data. Words
-    block; what personal data does is said by ``pii``.
+    """What is looked for in one side of a call: words (whole words, case ignored), personal data, and what the
+    scorer finds unsafe. Words block; what personal data does is said by ``pii``.
     """
 
     invalid_keywords: tuple[str, ...] = ()
     pii: GuardrailAction | None = None
+    safety: Safety | None = None
+
+    @property
+    def look_inside(self) -> bool:
+        """Whether there is anything that the proxy looks for by itself."""
+        return bool(self.invalid_keywords or self.pii)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from serving_proxy.distribution import DURATION_S, FIRST_TOKEN_S, PER_TOKEN_S, TOKENS, Distribution
-from serving_proxy.publication import Buckets, Counted, Published, PublishedSeries
+from serving_proxy.distribution import DURATION_S, FIRST_TOKEN_S, PER_TOKEN_S, TOKENS, Distribution, Histogram
+from serving_proxy.publication import Buckets, Counted, Published, PublishedSeries, Spread
 
 if TYPE_CHECKING:
     from collector.record import Record
@@ -59,6 +59,7 @@ class Measurements:
     def __init__(self) -> None:
         self.log_stalls = 0
         self._series: dict[_Key, _Series] = {}
+        self._histograms: list[Histogram] = []
         self._watched: list[tuple[str, str, tuple[str, ...], Read, bool]] = []
         self.shadows = self.counter(
             "servelens_shadow_requests",
@@ -79,6 +80,11 @@ class Measurements:
         second, on the loop.
         """
         self._watched.append((name, help_text, labels, read, is_gauge))
+
+    def histogram(self, histogram: Histogram) -> Histogram:
+        """Show a family of distributions, which whoever asks for it fills."""
+        self._histograms.append(histogram)
+        return histogram
 
     def observe(self, record: Record, relay: Relay) -> None:
         """Count one invocation by its record and what the relay knows beyond that."""
@@ -154,6 +160,16 @@ class Measurements:
             in_flight=_in_flight(live),
             series=[_published_series(key, series) for key, series in self._series.items()],
             counted=[*self._counted()],
+            spread=[
+                Spread(
+                    each.name,
+                    each.help,
+                    list(each.labels),
+                    list(each.bounds),
+                    [(list(key), Buckets(list(one.counts), one.total)) for key, one in each.values.items()],
+                )
+                for each in self._histograms
+            ],
         )
 
     def _begin_series(self, key: _Key, provider: str) -> _Series:

@@ -82,6 +82,7 @@ class _Families(Collector):
         yield self._requests()
         yield from map(self._histogram, _HISTOGRAMS)
         yield from self._counted()
+        yield from self._spread()
 
     def _of_workers(self) -> Iterator[Metric]:
         accepted = CounterMetricFamily(
@@ -144,6 +145,20 @@ class _Families(Collector):
                     family = families[counted.name] = _family(counted)
                 for values, number in counted.values:
                     family.add_metric([each.worker, *values], number)
+        yield from families.values()
+
+    def _spread(self) -> Iterator[Metric]:
+        families: dict[str, HistogramMetricFamily] = {}
+        for each in self._workers:
+            for spread in each.spread:
+                family = families.get(spread.name)
+                if family is None:
+                    family = families[spread.name] = HistogramMetricFamily(
+                        spread.name, spread.help, labels=["worker", *spread.labels]
+                    )
+                for values, buckets in spread.values:
+                    counts = cumulative(tuple(spread.bounds), buckets.counts)
+                    family.add_metric([each.worker, *values], counts, buckets.total)
         yield from families.values()
 
 

@@ -61,6 +61,16 @@ class Counted(msgspec.Struct):
     is_gauge: bool = False
 
 
+class Spread(msgspec.Struct):
+    """A family of distributions: ``values`` by the values of its ``labels``."""
+
+    name: str
+    help: str
+    labels: list[str]
+    bounds: list[float]
+    values: list[tuple[list[str], Buckets]]
+
+
 class Published(msgspec.Struct, kw_only=True):
     """One worker's numbers as they stand in its file. ``in_flight`` has endpoint, served entity (empty: none yet)
     and how many, without shadows.
@@ -75,6 +85,7 @@ class Published(msgspec.Struct, kw_only=True):
     in_flight: list[tuple[str, str, int]]
     series: list[PublishedSeries]
     counted: list[Counted] = []
+    spread: list[Spread] = []
 
 
 @dataclass(slots=True)

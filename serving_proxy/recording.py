@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 RESPONSE_UNREADABLE: Final = "RESPONSE_ENCODING_UNSUPPORTED"
 """On a record whose answer came compressed (unasked) in a way that could not be undone."""
 
+MARKS: Final = "safety."
+"""With what the tags begin that are ours."""
+
 # Whoever may not call must not be able to fill the disk either.
 _WITHOUT_PAYLOAD: Final = ("unauthenticated", "forbidden")
 _NOTHING: Final[list[str]] = []
@@ -96,10 +99,16 @@ def record_of(relay: Relay, now_s: float) -> Record:
         relay.client_disconnected,
         origin.trace_id,
         origin.session_id,
-        origin.tags or _NO_TAGS,
+        origin.tags or _NO_TAGS if relay.marks is None else _with_marks(origin.tags, relay.marks),
         None if endpoint is None else endpoint.config_version,
         relay.attempt_log,
     )
+
+
+def _with_marks(tags: dict[str, str] | None, marks: dict[str, str]) -> dict[str, str]:
+    """The client's tags, but none that looks like ours, and ours."""
+    own = (tags or _NO_TAGS).items()
+    return {**{name: text for name, text in own if not name.startswith(MARKS)}, **marks}
 
 
 def _decoded(body: bytes, encoding: bytes, limit: int) -> bytes | None:

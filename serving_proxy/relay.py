@@ -18,12 +18,11 @@ import msgspec
 
 from collector.record import Attempt
 from servelens.errors import ServelensError
-from serving_proxy.answer_filter import AnswerFilter
 from serving_proxy.answer_head import header_lines
 from serving_proxy.concurrency import Place
-from serving_proxy.delivery import Delivery
 from serving_proxy.event_end import EventEnd
-from serving_proxy.failure import ANSWER_TO, Failure, failure_of, lateness
+from serving_proxy.failure import ANSWER_TO, Failure, lateness
+from serving_proxy.filtered_delivery import FilteredDelivery
 from serving_proxy.invocation import Invocation, Origin
 from serving_proxy.replicas import Replica
 from serving_proxy.routing import Choice
@@ -40,7 +39,7 @@ _TAIL_PIECES: Final = 4
 
 
 @dataclass(slots=True, eq=False)
-class Relay(Delivery):
+class Relay(FilteredDelivery):
     """One invocation from its first byte to its record. Listens to the backend and writes to the client."""
 
     origin: Origin
@@ -57,7 +56,6 @@ class Relay(Delivery):
     gate: Gate | None = None
     operation: bytes = b""
     outgoing: bytes = b""
-    filter: AnswerFilter | None = None
     attempts: int = 0
     attempt_log: list[Attempt] = field(default_factory=list)
     attempt_started_s: float = 0.0
@@ -122,10 +120,11 @@ class Relay(Delivery):
             try:
                 headers = self.filter.begin(status, head.headers, is_stream=self.is_stream)
             except ServelensError as error:
-                self._break_off(error)
+                self.break_off(error)
                 return
             self._lines = header_lines(headers)
             self._length = None
+            self.hold = self._plane.safety.hold(self)
         if self.is_stream:
             self._release_head()
 
@@ -138,10 +137,14 @@ class Relay(Delivery):
             try:
                 data = filtering.chunk(data)
             except ServelensError as error:
-                self._break_off(error)
+                self.break_off(error)
                 return
             if not data:
                 self._wait_on()
+                return
+            if self.hold is not None:
+                self._wait_on()
+                self.hold.chunk(data)
                 return
         self._take(data)
 
@@ -180,23 +183,15 @@ class Relay(Delivery):
         if not self.recorded and not self._paused:
             self.deadline = self._plane.horizon_s + self._idle_s
 
-    def _gather(self, data: bytes) -> None:
-        """A whole answer that is to be changed: nothing goes out before it is complete."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._plane.limits.max_answer_bytes:
-            limit = self._plane.limits.max_answer_bytes
-            self._abandon()
-            self.fail(self._upstream_failure("upstream_invalid", 502, f"sent more than {limit} bytes"))
-        else:
-            self._wait_on()
-
     def on_end(self) -> None:
         self._connection = None
         if self.replica is not None and self.replica.health.suspect:
             self._plane.attempts.completed(self)
         if self.filter is not None and not self.recorded and not self._end_filter(self.filter):
             return
+        self._complete()
+
+    def _complete(self) -> None:
         self._ended = True
         if self.recorded:
             if self._released:
@@ -204,29 +199,23 @@ class Relay(Delivery):
         elif not self._is_garbage():
             self._finish()
 
-    def _end_filter(self, filtering: AnswerFilter) -> bool:
-        """Let go of what the filter held back; False when that was the end of it."""
-        try:
-            if self.is_stream:
-                rest = filtering.end()
-                if rest:
-                    self._take(rest)
-                return True
-            body = b"".join(self._held)
-            self.status, body = filtering.whole(self.status, body)
-        except ServelensError as error:
-            self._break_off(error)
-            return False
-        self._held = []
-        self._held_bytes = 0
-        self._take(body)
-        return True
+    def hold_full(self) -> None:
+        """So much waits for the scorer that the backend is not read."""
+        if self._connection is not None:
+            self._connection.pause()
+            if self.client is not None and not self._paused:
+                self.deadline = math.inf
 
-    def _break_off(self, error: ServelensError) -> None:
-        """The answer may not go on, or makes no sense."""
-        failure = failure_of(error)
-        self._abandon()
-        self.fail(failure if failure.status < 500 else failure._replace(error_type="upstream_invalid"))
+    def hold_eased(self) -> None:
+        if self._connection is not None and not self._paused:
+            self._connection.resume()
+            if self.client is not None:
+                self._wait_on()
+
+    def _wait_for_hold(self) -> None:
+        self._idle_s = math.inf
+        if self.client is not None:
+            self._wait_on()
 
     def on_lost(self, loss: Loss, detail: str) -> None:
         self._connection = None
@@ -319,6 +308,7 @@ class Relay(Delivery):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
+        self._drop_hold()
         if self.status:
             self.status = 0
             self.error_type = None
@@ -335,6 +325,8 @@ class Relay(Delivery):
     def _finish(self) -> None:
         if not self.recorded:
             self.recorded = True
+            if self.hold is not None:
+                self.hold.close()
             if self.is_stream:
                 if self.kept:
                     self.kept = [b"".join(self.kept)]
@@ -369,6 +361,7 @@ class Relay(Delivery):
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.cancel()
+        self._drop_hold()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servelens.endpoint_settings import BackendSettings, EndpointSettings, ServedEntitySettings
 from servelens.external_model_settings import ExternalModelSettings
-from servelens.gateway_settings import AiGatewaySettings, GuardrailSideSettings
+from servelens.gateway_settings import AiGatewaySettings, GuardrailSideSettings, SafetySettings
 from serving_proxy.endpoint import (
     Backend,
     Endpoint,
@@ -17,6 +17,7 @@ from serving_proxy.endpoint import (
     RateLimit,
     Retries,
     Route,
+    Safety,
     ServedEntity,
     Shadow,
     Timeouts,
@@ -122,5 +123,19 @@ def _guardrails(settings: GuardrailSideSettings | None) -> Guardrails | None:
     if settings is None:
         return None
     actions: dict[str, GuardrailAction | None] = {"NONE": None, "BLOCK": "block", "MASK": "mask"}
-    found = Guardrails(tuple(settings.invalid_keywords), actions[settings.pii.behavior])
-    return found if found.invalid_keywords or found.pii else None
+    found = Guardrails(
+        tuple(settings.invalid_keywords), actions[settings.pii.behavior], _safety(settings.safety)
+    )
+    return found if found.invalid_keywords or found.pii or found.safety else None
+
+
+def _safety(settings: SafetySettings | None) -> Safety | None:
+    if settings is None:
+        return None
+    return Safety(
+        settings.action,
+        threshold=settings.threshold,
+        fails_open=settings.fails_open,
+        timeout_s=settings.timeout_ms / 1e3,
+        streams=settings.streams,
+    )

@@ -109,4 +109,5 @@ def _worker(settings: Settings, slot: str) -> ProxyConfig:
         graceful_s=proxy.drain_s,
         log_invocations=proxy.canonical_log,
         rate_limit_url=proxy.rate_limit_url.get_secret_value() if proxy.rate_limit_url else None,
+        scorer_url=settings.scorer.address,
     )

@@ -30,7 +30,9 @@ def programs(settings: Settings, config: Path) -> list[Program]:
         return Program(name, command, stop_order, stop_timeout_s, unblocks_sigterm=True)
 
     workers = [f"proxy-{index}" for index in range(settings.proxy.workers)]
+    scorer = [program("scorer", "scorer", stop_order=2)] if settings.runs_scorer else []
     return [
+        *scorer,
         program("collector", "collector", stop_order=1, stop_timeout_s=120.0),
         *(
             program(slot, "proxy", "--slot", slot, stop_order=0, stop_timeout_s=settings.proxy.drain_s + 10.0)
@@ -50,6 +52,7 @@ async def _run(settings: Settings, config: Path) -> int:
     click.echo(
         f"proxy    http://{settings.proxy.host}:{settings.proxy.port}/v1\n"
         f"console  http://{settings.console.host}:{settings.console.port}/\n"
+        + (f"scorer   {settings.scorer.address}/v1/score\n" if settings.runs_scorer else "")
         + (f"intake   http://{intake.host}:{intake.port}/\n" if intake.enabled else "")
         + f"data     {settings.data_dir}\nCtrl-C stops everything, with the spool drained.",
         err=True,

@@ -6,8 +6,8 @@ one piece.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Callable, Hashable
+from typing import Final, Protocol
 
 from serving_proxy.guardrails.blocked import Blocked
 from serving_proxy.guardrails.hold_back import HeldText
@@ -19,12 +19,25 @@ _MAX_ARGUMENTS: Final = 1 << 20
 Key = tuple[Hashable, ...]
 
 
-class Channels:
-    """All texts of an answer by key. Every method may raise Blocked."""
+class Held(Protocol):
+    """One text of an answer. Both methods may raise Blocked."""
 
-    def __init__(self, screen: Screen) -> None:
+    def feed(self, piece: str) -> str:
+        """What may be let go now that ``piece`` has come."""
+        ...
+
+    def flush(self) -> str:
+        """The rest: no more will come."""
+        ...
+
+
+class Channels:
+    """All texts of an answer by key, each held back by one of ``hold``. Every method may raise Blocked."""
+
+    def __init__(self, screen: Screen, hold: Callable[[Screen], Held] = HeldText) -> None:
         self.screen = screen
-        self._texts: dict[Key, HeldText] = {}
+        self._hold = hold
+        self._texts: dict[Key, Held] = {}
         self._arguments: dict[Key, list[str]] = {}
         self._arguments_left = _MAX_ARGUMENTS
 
@@ -32,7 +45,7 @@ class Channels:
         """What of the text ``key`` may be let go now that ``piece`` has come."""
         held = self._texts.get(key)
         if held is None:
-            held = self._texts[key] = HeldText(self.screen)
+            held = self._texts[key] = self._hold(self.screen)
         return held.feed(piece)
 
     def keep(self, key: Key, piece: str) -> None:

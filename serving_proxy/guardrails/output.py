@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +10,12 @@ import msgspec
 from servelens.errors import Unavailable
 from serving_proxy.answer_filter import AnswerFilter
 from serving_proxy.gateway import Guardrails
-from serving_proxy.guardrails.channels import Channels
+from serving_proxy.guardrails.channels import Channels, Held
 from serving_proxy.guardrails.event_stream import DONE, EventSplitter, data_of, with_data
-from serving_proxy.guardrails.screen import screen_of
+from serving_proxy.guardrails.hold_back import HeldText
+from serving_proxy.guardrails.screen import Screen, screen_of
 from serving_proxy.guardrails.screening import screen_answer
+from serving_proxy.guardrails.sentences import HeldSentence
 from serving_proxy.guardrails.streamed_blocks import EVENTS, StreamedBlocks
 from serving_proxy.guardrails.streamed_choices import StreamedChoices
 from serving_proxy.guardrails.streamed_items import StreamedItems
@@ -25,18 +28,41 @@ _decode = msgspec.json.Decoder().decode
 
 
 def output_filter(guardrails: Guardrails, kind: Kind) -> AnswerFilter:
-    """The filter for one answer. Its methods raise Blocked, and Unavailable for an answer that cannot be read."""
-    return OutputFilter(guardrails, has_text=kind not in _WITHOUT_TEXT)
+    """The filter for one answer. Its methods raise Blocked, and Unavailable for an answer that cannot be read.
+
+    Where the scorer looks at streams by the sentence, the filter lets go of whole sentences.
+    """
+    safety = guardrails.safety
+    by_sentence = safety is not None and safety.streams == "sentence"
+    return OutputFilter(
+        screen_of(guardrails, "output"),
+        has_text=has_text(kind),
+        hold=HeldSentence if by_sentence else HeldText,
+        changes_streams=by_sentence or guardrails.look_inside,
+    )
+
+
+def has_text(kind: Kind) -> bool:
+    """Whether answers to such calls have texts."""
+    return kind not in _WITHOUT_TEXT
 
 
 class OutputFilter:
     """Screens one answer. Which shape the events of a stream have is seen from the events."""
 
-    def __init__(self, guardrails: Guardrails, *, has_text: bool = True) -> None:
-        self._screen = screen_of(guardrails, "output")
-        self._channels = Channels(self._screen)
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        has_text: bool = True,
+        hold: Callable[[Screen], Held] = HeldText,
+        changes_streams: bool = True,
+    ) -> None:
+        self._screen = screen
+        self._channels = Channels(screen, hold)
         self._splitter = EventSplitter()
         self._has_text = has_text
+        self._changes_streams = changes_streams
         self._is_compressed = False
         self._shape: StreamedChoices | StreamedBlocks | StreamedItems | None = None
 
@@ -57,6 +83,8 @@ class OutputFilter:
     def chunk(self, data: bytes) -> bytes:
         """The events that are complete and whose texts are settled."""
         self._check()
+        if not self._changes_streams:
+            return data
         sent = b""
         for event in self._splitter.feed(data):
             sent += self._event(event)
@@ -64,6 +92,8 @@ class OutputFilter:
 
     def end(self) -> bytes:
         """The last event, when it came without its blank line, and what was held back of all texts."""
+        if not self._changes_streams:
+            return b""
         rest = self._splitter.rest()
         sent = b""
         data = data_of(rest)

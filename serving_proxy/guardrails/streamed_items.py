@@ -14,7 +14,7 @@ from serving_proxy.guardrails.event_stream import named_event, with_data
 from serving_proxy.guardrails.text_fields import treat_texts, without_probabilities
 
 _PLACE: Final = ("item_id", "output_index", "content_index", "summary_index")
-_KEPT_WHOLE: Final = ("arguments", "custom_tool_call_input", "code_interpreter_call_code")
+KEPT_WHOLE: Final = ("arguments", "custom_tool_call_input", "code_interpreter_call_code")
 _UNSEEN: Final = ("response.audio",)
 _LAST: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
@@ -59,7 +59,7 @@ class StreamedItems:
         key = self._key(base, event)
         if key not in self._places:
             self._places[key] = {name: event[name] for name in _PLACE if name in event}
-        if base.endswith(_KEPT_WHOLE):
+        if base.endswith(KEPT_WHOLE):
             self._channels.keep(key, event["delta"])
             return b""
         event["delta"] = text = self._channels.feed(key, event["delta"])

@@ -272,8 +272,16 @@ def test_another_gateway_does_not_end_the_redaction_of_records(store: EndpointSt
     assert asked.ai_gateway.inference_table_config.redact_paths == []
     assert not asked.ai_gateway.inference_table_config.enabled
     with pytest.raises(Invalid) as refused:
-        changed_gateway(endpoint, {"guardrails": {"input": {"safety": True}}})
-    assert refused.value.field == "guardrails.input.safety"
+        changed_gateway(endpoint, {"guardrails": {"input": {"safety": {"action": "warn"}}}})
+    assert refused.value.field == "guardrails.input.safety.action"
+
+
+@pytest.mark.parametrize("safety", [True, False, {"action": "mask", "threshold": 0.8}])
+def test_safety_is_stored_and_shown_as_it_was_given(store: EndpointStore, safety: Any) -> None:
+    given = {"guardrails": {"input": {"safety": safety, "pii": {"behavior": "NONE"}}}}
+    changed = changed_gateway(stored(store), given)
+    assert to_json(changed)["ai_gateway"]["guardrails"] == given["guardrails"]
+    assert changed.ai_gateway.guardrails.ask_scorer == bool(safety)
 
 
 def test_rate_limits_alone(store: EndpointStore) -> None:

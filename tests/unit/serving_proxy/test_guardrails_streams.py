@@ -105,7 +105,7 @@ def test_choices_are_apart(first: str, second: str, pieces: set[int]) -> None:
 @pytest.mark.parametrize("secret", ["bob@example.com", "banned", "4111 1111 1111 1111"])
 @given(pieces=st.sets(st.integers(1, 60), max_size=40))
 def test_nothing_of_what_is_blocked_is_sent(build: Build, read: Read, secret: str, pieces: set[int]) -> None:
-    used = OutputFilter(BLOCKING)
+    used = OutputFilter(screen_of(BLOCKING, "output"))
     sent = b""
     stream = wire(build(cut(f"Well, it is {secret} and so on", pieces)))
     parts = iter(cut(stream, set(range(7, len(stream), 7))))
@@ -135,7 +135,7 @@ def test_a_stream_that_breaks_off_gives_its_rest(build: Build, read: Read) -> No
 
 @pytest.mark.parametrize(("build", "read"), DIALECTS)
 def test_a_word_goes_as_soon_as_the_next_begins(build: Build, read: Read) -> None:
-    used = OutputFilter(MASKING)
+    used = OutputFilter(screen_of(MASKING, "output"))
     sent = b""
     lengths = []
     for event in build(["Hel", "lo ", "big ", "world"]):
@@ -145,13 +145,13 @@ def test_a_word_goes_as_soon_as_the_next_begins(build: Build, read: Read) -> Non
 
 
 def test_the_end_without_a_blank_line() -> None:
-    used = OutputFilter(MASKING)
+    used = OutputFilter(screen_of(MASKING, "output"))
     assert used.chunk(b'data: {"choices":[{"index":0,"delta":{"content":"bye"}}]}\n\ndata: [DONE]') == b""
     assert answers.chat_texts(used.end())[0] == "bye"
 
 
 def test_comments_and_other_events_pass() -> None:
-    used = OutputFilter(MASKING)
+    used = OutputFilter(screen_of(MASKING, "output"))
     assert used.chunk(b": keep-alive\n\n") == b": keep-alive\n\n"
     assert used.chunk(b'event: ping\ndata: {"type":"ping"}\n\n') == b'event: ping\ndata: {"type":"ping"}\n\n'
     error = b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n'
@@ -182,7 +182,7 @@ def test_reasoning_and_refusals_are_texts_too() -> None:
 @pytest.mark.parametrize("data", [b"data: nonsense\n\n", b'data: {"choices": [\n\n', b"data: \xff\n\n"])
 def test_what_cannot_be_read_is_not_sent(data: bytes) -> None:
     with pytest.raises(Unavailable):
-        OutputFilter(MASKING).chunk(data)
+        OutputFilter(screen_of(MASKING, "output")).chunk(data)
 
 
 def feed(used: OutputFilter, data: bytes, times: int) -> None:
@@ -192,11 +192,11 @@ def feed(used: OutputFilter, data: bytes, times: int) -> None:
 
 def test_an_endless_event_is_refused() -> None:
     with pytest.raises(Unavailable):
-        feed(OutputFilter(MASKING), b"x" * 10_000, 200)
+        feed(OutputFilter(screen_of(MASKING, "output")), b"x" * 10_000, 200)
     call = {"index": 0, "function": {"arguments": "x" * 10_000}}
     piece = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
     with pytest.raises(Blocked):
-        feed(OutputFilter(MASKING), wire([(None, piece)]), 200)
+        feed(OutputFilter(screen_of(MASKING, "output")), wire([(None, piece)]), 200)
 
 
 def test_a_finish_without_a_delta() -> None:
