@@ -17,7 +17,7 @@ from experiments.experiment import Experiment
 from servelens.drift_settings import DriftSettings
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
-from servelens.evaluation_settings import EvaluationSettings
+from servelens.evaluation_settings import EvaluationSettings, GroundTruthSettings
 from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
 from servelens.scorer_settings import ScorerSettings
@@ -201,10 +201,13 @@ class Settings(Section):
     )
     endpoints: list[EndpointSettings] = Field(
         default_factory=list,
-        description="What apps can call, beside the endpoints that are made by API. Evaluations, drift, experiments and "
-        "rules name endpoints of this file.",
+        description="What apps can call, beside the endpoints that are made by API. Drift, experiments and rules name "
+        "endpoints of this file; evaluations may name the others as well.",
     )
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
+    ground_truth: list[GroundTruthSettings] = Field(
+        default_factory=list, description="Answers compared with the truth that arrives as feedback."
+    )
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
     experiments: list[ExperimentSettings] = Field(default_factory=list, description="Comparisons.")
     experiments_every_s: Positive = Field(15.0, description="Seconds between two analyses of an experiment.")
@@ -247,12 +250,14 @@ class Settings(Section):
     def _agrees(self) -> Self:
         refuse_duplicates([endpoint.name for endpoint in self.endpoints], "endpoints", "endpoint")
         refuse_duplicates([experiment.name for experiment in self.experiments], "experiments", "experiment")
+        evaluations = [evaluation.build().name for evaluation in self.evaluations]
+        refuse_duplicates(evaluations, "evaluations", "evaluation")
         entities = {
             endpoint.name: [entity.name for entity in endpoint.config.served_entities]
             for endpoint in self.endpoints
         }
         owners = [
-            *((f"evaluations[{index}]", item.endpoint) for index, item in enumerate(self.evaluations)),
+            *((f"ground_truth[{index}]", item.endpoint) for index, item in enumerate(self.ground_truth)),
             *((f"drift[{index}]", item.endpoint) for index, item in enumerate(self.drift)),
             *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
             *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),

@@ -19,7 +19,6 @@ EVALUATOR: Final = "ground_truth"
 
 Task: TypeAlias = Literal["classification", "regression"]
 
-HERE: Final = "evaluators[ground_truth]"
 _CODE_VERSION: Final = 1
 _NAMES: Final = ("truth", "task", "match", "pattern", "pointer", "wait_days")
 
@@ -102,4 +101,4 @@ def _pointer(pointer: Any) -> tuple[str, ...] | None:
 
 
 def _invalid(option: str | None, message: str, fix: str | None = None) -> Invalid:
-    return Invalid(message, field=HERE if option is None else f"{HERE}.{option}", fix=fix)
+    return Invalid(message, field="options" if option is None else f"options.{option}", fix=fix)

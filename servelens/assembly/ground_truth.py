@@ -1,4 +1,4 @@
-"""Ground truth as jobs of the scheduler: the evaluations whose evaluator is ``ground_truth``."""
+"""Ground truth as jobs of the scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from functools import partial
 
 from collector.catalog import Catalog
-from evaluators.ground_truth.options import EVALUATOR, read_options
+from evaluators.ground_truth.options import read_options
 from evaluators.ground_truth.runner import GroundTruthRunner
 from evaluators.runs.run_history import RunHistory
 from evaluators.runs.schedule import Job
@@ -18,21 +18,12 @@ from servelens.settings import Settings
 def ground_truth_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
-    """One job for each; it waits for the other jobs that write the same scores table."""
+    """One job for each block of settings; those of one endpoint wait for each other."""
     history = RunHistory(database, clock)
     jobs = []
-    for evaluation in settings.evaluations:
-        if evaluation.evaluator != EVALUATOR:
-            continue
-        options = read_options(evaluation.options)
-        endpoint = evaluation.endpoint
+    for block in settings.ground_truth:
+        endpoint, options = block.endpoint, read_options(block.options)
         runner = GroundTruthRunner(catalog.tables(endpoint), endpoint, options, history, clock)
-        jobs.append(
-            Job(
-                f"score {endpoint} {options.evaluator} response",
-                evaluation.every_s,
-                partial(runner.run, stop),
-                group=f"scores of {endpoint}",
-            )
-        )
+        name = f"score {endpoint} {options.evaluator} response"
+        jobs.append(Job(name, block.every_s, partial(runner.run, stop), group=f"truth of {endpoint}"))
     return jobs

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from servelens.control.refusals import invalid_settings
+from servelens.control.invalid_settings import invalid_settings
 from servelens.control.stored_endpoint import StoredEndpoint
 from servelens.control.stored_settings import is_reference, with_secrets
 from servelens.endpoint_settings import EndpointSettings

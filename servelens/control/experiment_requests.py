@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from experiments.experiment import Experiment
-from servelens.control.refusals import invalid_settings
+from servelens.control.invalid_settings import invalid_settings
 from servelens.control.store import EndpointStore
 from servelens.errors import Invalid, Missing
 from servelens.experiment_settings import ExperimentSettings

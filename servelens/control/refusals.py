@@ -14,7 +14,6 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from servelens.control.store import EndpointExists
@@ -41,28 +40,6 @@ def refusal(error: ServelensError) -> JSONResponse:
             return _answer(status, code, str(error))
     logger.error("control plane failed: %s", error, exc_info=error)
     return _answer(500, "INTERNAL_ERROR", str(error))
-
-
-def invalid_settings(error: ValidationError) -> Invalid:
-    """The first mistake in a request, by the place where its sender wrote it."""
-    first, *others = error.errors(include_url=False)
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).strip(".")
-    more = f" ({len(others)} more after this.)" if others else ""
-    if first["type"] == "extra_forbidden":
-        return Invalid("there is no such field here.", field=place, fix=f"Leave it out.{more}")
-    if first["type"] == "missing":
-        return Invalid("is missing.", field=place, fix=f"Give it.{more}")
-    if first["type"] == "value_error":
-        message = str(first["ctx"]["error"])
-        nested, _, rest = message.partition(": ")
-        if rest and " " not in nested:
-            return Invalid(rest + more, field=f"{place}.{nested}".strip("."))
-        return Invalid(message + more, field=place)
-    if first["type"] == "string_pattern_mismatch":
-        return Invalid(
-            "is not a name.", field=place, fix=f"Use up to 63 letters, digits, '.', '_' and '-'.{more}"
-        )
-    return Invalid(f"{first['msg']}.", field=place, fix=f"Correct the value.{more}")
 
 
 class DatabricksRoute(APIRoute):

@@ -21,6 +21,7 @@ from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
+from servelens.assembly.evaluations import requested_evaluation
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.assembly.tables import build_catalog
@@ -72,6 +73,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 run_history=RunHistory(database, clock),
                 reports_dir=settings.reports_dir,
                 clock=clock,
+                parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 proxy_url=_url(settings),
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )

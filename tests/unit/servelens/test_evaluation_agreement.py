@@ -32,8 +32,8 @@ endpoints:
     config:
       served_entities:
         - {name: champion, backend: {urls: ["http://127.0.0.1:9"]}}
-evaluations:
-  - {endpoint: chat, evaluator: ground_truth, options: {pattern: 'label: (\\w+)'}}
+ground_truth:
+  - {endpoint: chat, options: {pattern: 'label: (\\w+)'}}
 relabel:
   rules:
     - {endpoint: chat, evaluator: toxicity, above: 0.5}

@@ -100,13 +100,13 @@ def test_a_feedback_that_says_nothing(label: str | None, value: float | None, ta
     ("options", "message"),
     [
         ({"trut": "x"}, "unknown option 'trut'"),
-        ({"truth": ""}, "ground_truth\\].truth"),
-        ({"task": "ranking"}, "ground_truth\\].task"),
-        ({"match": "fuzzy"}, "ground_truth\\].match"),
-        ({"pattern": "("}, "ground_truth\\].pattern: '\\(' is no regular expression"),
-        ({"pattern": "label"}, "ground_truth\\].pattern: it has 0 groups"),
-        ({"pointer": "predictions"}, "ground_truth\\].pointer"),
-        ({"wait_days": -1}, "ground_truth\\].wait_days"),
+        ({"truth": ""}, "options\\.truth"),
+        ({"task": "ranking"}, "options\\.task"),
+        ({"match": "fuzzy"}, "options\\.match"),
+        ({"pattern": "("}, "options\\.pattern: '\\(' is no regular expression"),
+        ({"pattern": "label"}, "options\\.pattern: it has 0 groups"),
+        ({"pointer": "predictions"}, "options\\.pointer"),
+        ({"wait_days": -1}, "options\\.wait_days"),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, Any], message: str) -> None:

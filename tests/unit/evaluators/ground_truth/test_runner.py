@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -214,13 +215,7 @@ def test_a_crash_around_a_commit_neither_loses_nor_doubles(
     tables.payload.append(payload[3:])
     for begin in (0, 3, 6):
         tables.feedback.append(truth_rows(payload[begin : begin + 3], ["paris"] * 3))
-    crashing = EndpointTables(
-        tables.payload,
-        CrashingTable(tables.scores, at=at, done=done),
-        tables.profiles,
-        tables.drift,
-        tables.feedback,
-    )
+    crashing = replace(tables, scores=CrashingTable(tables.scores, at=at, done=done))
     runner = runner_for(crashing, history, clock, max_rows=3)
     with pytest.raises(Unavailable, match="died here"):
         runner.run()
@@ -249,9 +244,7 @@ def test_two_of_them_do_not_score_twice(
             return super().scan(**options)
 
     racing = Racing(tables.payload.uri, tables.payload.schema)
-    lost = runner_for(
-        EndpointTables(racing, tables.scores, tables.profiles, tables.drift, tables.feedback), history, clock
-    )
+    lost = runner_for(replace(tables, payload=racing), history, clock)
     with pytest.raises(Conflict, match="somebody else"):
         lost.run()
     assert first.run().scored == 0

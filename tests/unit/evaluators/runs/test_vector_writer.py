@@ -82,13 +82,13 @@ def killed_between_the_commits(
 ) -> None:
     """A run that ends after the vectors' first commit and before that of their scores."""
     runner = EvaluationRunner(tables, ENDPOINT, Vectors(), history, clock, **options)
-    keep = runner._vectors.keep
+    keep = runner._scorer._vectors.keep
 
     def keep_and_die(*arguments: object, **named: object) -> int:
         keep(*arguments, **named)  # type: ignore[arg-type]
         raise Killed
 
-    runner._vectors.keep = keep_and_die  # type: ignore[method-assign]
+    runner._scorer._vectors.keep = keep_and_die  # type: ignore[method-assign]
     with pytest.raises(Killed):
         runner.run()
 
