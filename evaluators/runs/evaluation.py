@@ -25,7 +25,7 @@ class Evaluation:
     exactly one of them.
 
     ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
-    each. ``timeout_s``: how long the evaluator may take for one text.
+    each; ``threads``: what each computes with on the CPU. ``timeout_s``: how long the evaluator may take for one text.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Evaluation:
     timeout_s: float = 60.0
     start_timeout_s: float = 300.0
     devices: tuple[str, ...] = ()
+    threads: int | None = None
     engine: str = LOCAL
 
     def __post_init__(self) -> None:
@@ -84,6 +85,7 @@ class Evaluation:
             "timeout_s": self.timeout_s,
             "start_timeout_s": self.start_timeout_s,
             "devices": list(self.devices),
+            "threads": self.threads,
             "engine": self.engine,
         }
 
@@ -101,5 +103,6 @@ class Evaluation:
             timeout_s=stored["timeout_s"],
             start_timeout_s=stored["start_timeout_s"],
             devices=tuple(stored["devices"]),
+            threads=stored["threads"],
             engine=stored["engine"],
         )

@@ -16,6 +16,7 @@ def evaluator_of(evaluation: Evaluation, models_dir: Path) -> IsolatedEvaluator:
             evaluation.spec,
             models_dir,
             devices=evaluation.devices,
+            threads=evaluation.threads,
             timeout_s=evaluation.timeout_s,
             start_timeout_s=evaluation.start_timeout_s,
         )
