@@ -20,6 +20,9 @@ from dashboard.elements import Element
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
+from evaluators.alerts import api as alerts_api
+from evaluators.alerts.overview import AlertOverview
+from evaluators.alerts.silences import Silences
 from experiments import api as experiments_api
 from relabel import api as relabel_api
 from servelens.errors import Missing
@@ -80,6 +83,14 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(
+        alerts_api.router(
+            AlertOverview(services.database, services.clock),
+            Silences(services.database, services.clock),
+            services.alert_rules,
+            services.clock,
+        )
+    )
 
     @app.api_route(
         "/api/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False

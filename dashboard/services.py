@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.catalog import Catalog
+from evaluators.alerts.rule import AlertRule
 from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
@@ -40,8 +41,8 @@ class ConsoleServices:
 
     ``experiments`` are those that have started, live ones first, followed as they change.
     ``experiments_dir`` keeps what looks at experiments have read, from look to look.
-    ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
-    that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
+    ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``alert_rules`` are those of the
+    settings. ``proxy_url`` is the address that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
     """
 
     catalog: Catalog
@@ -55,6 +56,7 @@ class ConsoleServices:
     run_history: RunHistory
     reports_dir: Path
     clock: Clock
+    alert_rules: Sequence[AlertRule] = ()
     proxy_url: str = "http://127.0.0.1:8080"
     refresh_s: float = 5.0
     allowed_hosts: Sequence[str] = field(default=("*",))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from servelens.alert_commands import alert
 from servelens.config_option import config_option as _config
 from servelens.errors import Invalid, Missing, ServelensError
 from servelens.experiment_commands import experiment
@@ -163,6 +164,7 @@ def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: flo
 
 
 cli.add_command(experiment)
+cli.add_command(alert)
 
 
 @cli.group()
@@ -278,6 +280,7 @@ def _extra_of(module: str) -> str | None:
         "evaluators": (
             "apscheduler",
             "evidently",
+            "httpx",
             "numpy",
             "pandas",
             "safetensors",

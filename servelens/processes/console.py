@@ -15,6 +15,7 @@ from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
+from servelens.assembly.alerts import build_rules
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
@@ -68,6 +69,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 run_history=RunHistory(database, clock),
                 reports_dir=settings.reports_dir,
                 clock=clock,
+                alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
             )
         )

@@ -14,6 +14,8 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from collector.catalog import Catalog
+from evaluators.alerts.metrics import alert_metrics
+from evaluators.alerts.overview import AlertOverview
 from evaluators.runs.schedule import Job, Schedule
 from experiments.analysis.analyzer import Analyzer
 from experiments.bandit_controller import BanditController
@@ -21,6 +23,7 @@ from experiments.decision_log import DecisionLog
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
 from relabel.selection import Rule, Selector
+from servelens.assembly.alerts import alert_jobs
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
@@ -55,7 +58,13 @@ def run(config: Path, *, supervised: bool, once: bool) -> int:
                 logger.info("%s: %s", result.name, result.error or result.value)
             return 1 if any(result.error for result in results) else 0
         address = settings.scheduler
-        with StatusServer(address.host, address.port, lambda: ready(schedule), lambda: metrics(schedule)):
+        overview = AlertOverview(database, clock)
+        with StatusServer(
+            address.host,
+            address.port,
+            lambda: ready(schedule),
+            lambda: [*metrics(schedule), *alert_metrics(overview)],
+        ):
             schedule.run_forever(stop)
     finally:
         database.dispose()
@@ -86,12 +95,13 @@ def metrics(schedule: Schedule) -> Iterable[Metric]:
 def build_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
-    """Every job, in the order in which its data flows: scores, cases, experiments, drift; then the tables' upkeep."""
+    """Every job, in the order in which its data flows: scores, cases, experiments, drift, alerts; then the tables' upkeep."""
     return [
         *evaluation_jobs(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
         *_experiments(settings, catalog, database, clock, stop),
         *drift_jobs(settings, catalog, database, clock),
+        *alert_jobs(settings, catalog, database, clock, stop),
         *_maintenance(settings, catalog, database, clock, stop),
     ]
 
