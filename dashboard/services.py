@@ -42,7 +42,8 @@ class ConsoleServices:
     ``experiments`` are those that have started, live ones first, followed as they change.
     ``experiments_dir`` keeps what looks at experiments have read, from look to look.
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``alert_rules`` are those of the
-    settings. ``proxy_url`` is the address that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
+    settings. ``proxy_url`` is the address that an empty page tells the reader to send traffic to. ``refresh_s`` is how often
+    a live page looks for new records.
     """
 
     catalog: Catalog

@@ -1,4 +1,4 @@
-"""Alerts from the settings: rules, channels, and the jobs of the scheduler."""
+"""Alerts from the settings: channels, and the jobs of the scheduler."""
 
 from __future__ import annotations
 
@@ -18,21 +18,16 @@ from evaluators.alerts.channels.webhook import WebhookChannel
 from evaluators.alerts.delivery import Deliverer
 from evaluators.alerts.evaluation import RuleEvaluator
 from evaluators.alerts.outbox import Outbox
-from evaluators.alerts.rule import AlertRule
 from evaluators.alerts.store import AlertStore
 from evaluators.runs.schedule import Job
 from servelens.alert_settings import ChannelSettings
+from servelens.assembly.alert_rules import build_rules
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Invalid
 from servelens.settings import Settings
 
 DELIVER_EVERY_S: Final = 5.0
-
-
-def build_rules(settings: Settings) -> tuple[AlertRule, ...]:
-    """The rules, in the order of the file."""
-    return tuple(alert.build() for alert in settings.alerts)
 
 
 def build_channels(settings: Settings, clock: Clock) -> dict[str, Channel]:

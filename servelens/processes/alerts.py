@@ -18,7 +18,7 @@ from evaluators.alerts.notification import VERSION
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silence, Silences
 from servelens.alert_settings import seconds
-from servelens.assembly.alerts import build_channels, build_rules
+from servelens.assembly.alert_rules import build_rules
 from servelens.assembly.database import build_database
 from servelens.clock import SystemClock
 from servelens.database import Database
@@ -168,6 +168,10 @@ def silences(config: Path, *, with_ended: bool, as_json: bool) -> int:
 
 def test(config: Path, channel: str, *, as_json: bool) -> int:
     """Send a test; nothing is kept of it."""
+    from servelens.assembly.alerts import (
+        build_channels,  # a console that only looks has no client to send with
+    )
+
     settings = load_settings(config)
     clock = SystemClock()
     channels = build_channels(settings, clock)

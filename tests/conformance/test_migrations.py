@@ -22,6 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, select, text
 
 import collector.forgotten
+import evaluators.alerts.models
 import evaluators.runs.run_history
 import experiments.models
 import servelens.control.models
@@ -34,7 +35,8 @@ RELEASES = Path(__file__).parent / "releases"
 NAMES = sorted({path.name.partition(".")[0] for path in RELEASES.glob("*.sql")})
 DECLARED = [
     collector.forgotten.ForgottenRecordRow,
-    evaluators.run_history.EvaluationRun,
+    evaluators.alerts.models.AlertStateRow,
+    evaluators.runs.run_history.EvaluationRun,
     experiments.models.ExperimentRow,
     servelens.control.models.EndpointRow,
     servelens.keys.models.KeyRow,
@@ -118,10 +120,10 @@ def test_its_rows_read_and_more_can_be_added(empty: Database, release: str) -> N
     load(empty, release)
     empty.create_tables()
     with empty.session() as session:
-        run = session.get_one(evaluators.run_history.EvaluationRun, 2)
+        run = session.get_one(evaluators.runs.run_history.EvaluationRun, 2)
         assert run.unscored_reasons == {"n": 2, "naïve": None}
         assert run.started_at.utcoffset() is not None
-        more = evaluators.run_history.EvaluationRun(
+        more = evaluators.runs.run_history.EvaluationRun(
             endpoint="chat", evaluator="toxicity", target=None, device="cpu", started_at=run.started_at
         )
         session.add(more)

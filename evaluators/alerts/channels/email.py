@@ -75,6 +75,8 @@ class EmailChannel:
         except TimeoutError:
             return Outcome(False, f"did not answer within {self._timeout_s:.3g} s", again=True)
         except (smtplib.SMTPException, OSError) as error:
+            if isinstance(error.__context__, TimeoutError):  # smtplib calls that a lost connection
+                return Outcome(False, f"did not answer within {self._timeout_s:.3g} s", again=True)
             return Outcome(False, f"could not be reached: {type(error).__name__}", again=True)
         if refused:
             # Those who took it must not get it again, so it is not tried again for the others.
