@@ -37,7 +37,8 @@ def build_channels(settings: Settings, clock: Clock) -> dict[str, Channel]:
         try:
             found[channel.name] = _channel(channel, clock)
         except Invalid as error:
-            raise error.within(f"channels[{index}]") from error
+            kind = next(iter(channel.model_dump(exclude={"name"}, exclude_none=True)))
+            raise error.within(f"channels[{index}].{kind}") from error
     return found
 
 

@@ -45,7 +45,7 @@ class EmailChannel:
         if username is not None and security == "none":
             raise Invalid(
                 "a password does not go over a connection without TLS",
-                field="email.security",
+                field="security",
                 fix="Use starttls or tls, or leave out username and password.",
             )
         self._address = (host, port)
