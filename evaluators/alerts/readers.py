@@ -1,7 +1,7 @@
 """What is measured, read from the tables: one reader for each kind of measure.
 
-Invariant: a read is bounded in time (only files of the window are opened) and in columns. Cost, with one file a minute:
-a window of ten minutes of 100 records a second reads 60,000 values of two or three columns, about 10 ms. Prompts and
+Invariant: a read is bounded in time (only files of the window are opened) and in columns. Cost: a
+window of ten minutes at 100 records a second (60,000 rows in files of five minutes) took 25 to 85 ms on a busy core. Prompts and
 answers are never read.
 
 Readers are built for one rule; ``read`` gives a sample for each slice, and no sample for a slice without values.

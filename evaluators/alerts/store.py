@@ -230,7 +230,15 @@ def _announce(
 
 def _enqueue(session: Session, incident: AlertIncidentRow, kind: Kind, number: int, now: datetime) -> None:
     document = document_of(incident, kind, number)
+    untold: set[str] = set()
+    if kind == "reminder":
+        waiting = select(AlertDeliveryRow.channel).where(
+            AlertDeliveryRow.incident_id == incident.id, AlertDeliveryRow.status == "waiting"
+        )
+        untold = set(session.scalars(waiting))  # who is away needs no reminders of what they have not heard
     for channel in dict.fromkeys(incident.channels):
+        if channel in untold:
+            continue
         session.add(
             AlertDeliveryRow(
                 incident_id=incident.id,

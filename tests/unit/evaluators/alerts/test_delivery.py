@@ -212,6 +212,23 @@ def test_reminders_come_while_it_fires(scene: Scene) -> None:
     assert len({request.json["id"] for request in sink.received}) == 4
 
 
+def test_who_is_away_is_not_reminded_of_what_they_have_not_heard(scene: Scene) -> None:
+    with http_sink(500) as sink:
+        deliverer = scene.deliverer(hook=sink)
+        for _ in range(10):
+            scene.record(breached(), remind_every=timedelta(minutes=1))
+            deliverer.run()
+            scene.clock.advance(60)
+        sink.answers = [200]
+        sink.received.clear()
+        scene.clock.advance(3600)
+        deliverer.run()
+        assert kinds(sink) == ["firing"]
+        scene.clock.advance(60)
+        deliverer.run()
+    assert kinds(sink) == ["firing", "reminder"]
+
+
 def test_in_a_silence_it_is_recorded_and_nobody_is_told(scene: Scene) -> None:
     silence = scene.silences.add(
         rule="tox*", ends_at=START + timedelta(hours=1), author="ann", reason="a load test"
