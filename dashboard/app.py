@@ -20,6 +20,9 @@ from dashboard.elements import Element
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
+from evaluators.alerts import api as alerts_api
+from evaluators.alerts.overview import AlertOverview
+from evaluators.alerts.silences import Silences
 from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
@@ -88,6 +91,14 @@ def create_console(services: ConsoleServices) -> FastAPI:
     if services.parse_evaluation is not None:
         store = EvaluationStore(services.database, services.clock)
         app.include_router(evaluations_api.router(store, services.run_history, services.parse_evaluation))
+    app.include_router(
+        alerts_api.router(
+            AlertOverview(services.database, services.clock),
+            Silences(services.database, services.clock),
+            services.alert_rules,
+            services.clock,
+        )
+    )
 
     @app.api_route(
         "/api/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False

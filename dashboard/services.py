@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.catalog import Catalog
+from evaluators.alerts.rule import AlertRule
 from evaluators.drift.api import ReportQueue
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.run_history import RunHistory
@@ -46,7 +47,7 @@ class ConsoleServices:
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
     settings file's block; without it there is no API for evaluations.
-    ``refresh_s`` is how often a live page looks for new records.
+    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings.
     """
 
     catalog: Catalog
@@ -60,6 +61,7 @@ class ConsoleServices:
     run_history: RunHistory
     reports_dir: Path
     clock: Clock
+    alert_rules: Sequence[AlertRule] = ()
     proxy_url: str = "http://127.0.0.1:8080"
     refresh_s: float = 5.0
     parse_evaluation: Callable[[Mapping[str, Any]], Evaluation] | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from servelens.alert_commands import alert
 from servelens.config_option import config_option as _config
 from servelens.drift_commands import drift
 from servelens.errors import Invalid, Missing, ServelensError
@@ -177,6 +178,7 @@ def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: flo
 cli.add_command(experiment)
 cli.add_command(drift)
 cli.add_command(evaluation)
+cli.add_command(alert)
 
 
 @cli.group()
@@ -292,6 +294,7 @@ def _extra_of(module: str) -> str | None:
         "evaluators": (
             "apscheduler",
             "evidently",
+            "httpx",
             "numpy",
             "pandas",
             "safetensors",

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from experiments.definition_rules import refuse_overlaps
 from experiments.experiment import Experiment
+from servelens.alert_settings import AlertSettings, ChannelSettings, is_http
 from servelens.drift_settings import DriftSettings
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
@@ -146,6 +147,15 @@ class ConsoleSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8050, ge=0, le=65535, description="Port to listen on.")
+    public_url: str | None = Field(
+        None, description="Address at which people reach it, for links in notifications. Default: no links."
+    )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.public_url is not None and not is_http(self.public_url):
+            raise ValueError("public_url: is no http or https address. Write https://….")
+        return self
 
 
 class RelabelRuleSettings(Section):
@@ -209,6 +219,10 @@ class Settings(Section):
         default_factory=list, description="Answers compared with the truth that arrives as feedback."
     )
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
+    channels: list[ChannelSettings] = Field(
+        default_factory=list, description="Who is told of alerts, and how."
+    )
+    alerts: list[AlertSettings] = Field(default_factory=list, description="What people are told of.")
     experiments: list[ExperimentSettings] = Field(default_factory=list, description="Comparisons.")
     experiments_every_s: Positive = Field(15.0, description="Seconds between two analyses of an experiment.")
     relabel: RelabelSettings = Field(default_factory=RelabelSettings, description="The relabeling queue.")
@@ -259,6 +273,7 @@ class Settings(Section):
         owners = [
             *((f"ground_truth[{index}]", item.endpoint) for index, item in enumerate(self.ground_truth)),
             *((f"drift[{index}]", item.endpoint) for index, item in enumerate(self.drift)),
+            *((f"alerts[{index}]", item.endpoint) for index, item in enumerate(self.alerts)),
             *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
             *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),
         ]
@@ -267,6 +282,7 @@ class Settings(Section):
                 raise ValueError(
                     f"{key}.endpoint: there is no endpoint '{endpoint}'. Use one of: {', '.join(entities)}."
                 )
+        self._refuse_unknown_channels()
         built: list[Experiment] = []
         for index, experiment in enumerate(self.experiments):
             for place, arm in experiment.arms.items():
@@ -289,6 +305,17 @@ class Settings(Section):
                 line = line.replace(f"experiments[{each.name}].", f"experiments[{index}].")
             raise ValueError(line) from error
         return self
+
+    def _refuse_unknown_channels(self) -> None:
+        refuse_duplicates([alert.name for alert in self.alerts], "alerts", "alert")
+        names = [channel.name for channel in self.channels]
+        refuse_duplicates(names, "channels", "channel")
+        for index, alert in enumerate(self.alerts):
+            for name in alert.channels:
+                if name not in names:
+                    raise ValueError(
+                        f"alerts[{index}].channels: there is no channel '{name}'. Use one of: {', '.join(names) or 'none'}."
+                    )
 
     def _refuse_missing_shadow(self, index: int, experiment: ExperimentSettings) -> None:
         endpoint = next(one for one in self.endpoints if one.name == experiment.endpoint)

@@ -18,6 +18,7 @@ from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
 from relabel.queue import CaseQueue
+from servelens.assembly.alert_rules import build_rules
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
@@ -74,6 +75,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 reports_dir=settings.reports_dir,
                 clock=clock,
                 parse_evaluation=partial(requested_evaluation, catalog=catalog),
+                alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from collector.catalog import Catalog
+from evaluators.alerts.metrics import alert_metrics
+from evaluators.alerts.overview import AlertOverview
 from evaluators.runs.schedule import Job, Schedule
 from experiments.analysis.analyzer import Analyzer
 from experiments.bandit_controller import BanditController
@@ -18,6 +20,7 @@ from experiments.decision_log import DecisionLog
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
 from relabel.selection import Selector
+from servelens.assembly.alerts import alert_jobs
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
@@ -65,7 +68,10 @@ def run(config: Path, *, supervised: bool, once: bool) -> int:
         status = SchedulerStatus(leadership)
         lead = partial(_lead, settings, catalog, database, clock, lease, status)
         address = settings.scheduler
-        with StatusServer(address.host, address.port, status.ready, status.metrics):
+        overview = AlertOverview(database, clock)
+        with StatusServer(
+            address.host, address.port, status.ready, lambda: [*status.metrics(), *alert_metrics(overview)]
+        ):
             leadership.run(lead, stop)
     finally:
         database.dispose()
@@ -125,14 +131,15 @@ def _once(
 def build_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
-    """Every job but the evaluations, in the order in which its data flows: truth, cases, experiments, drift; then the
-    tables' upkeep.
+    """Every job but the evaluations, in the order in which its data flows: truth, cases, experiments, drift,
+    alerts; then the tables' upkeep.
     """
     return [
         *ground_truth_jobs(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
         *_experiments(settings, catalog, database, clock, stop),
         *drift_jobs(settings, catalog, database, clock),
+        *alert_jobs(settings, catalog, database, clock, stop),
         *_maintenance(settings, catalog, database, clock, stop),
     ]
 

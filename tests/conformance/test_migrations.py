@@ -22,6 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, select, text
 
 import collector.forgotten
+import evaluators.alerts.models
 import evaluators.runs.evaluation_store
 import evaluators.runs.run_history
 import experiments.models
@@ -36,6 +37,7 @@ RELEASES = Path(__file__).parent / "releases"
 NAMES = sorted({path.name.partition(".")[0] for path in RELEASES.glob("*.sql")})
 DECLARED = [
     collector.forgotten.ForgottenRecordRow,
+    evaluators.alerts.models.AlertStateRow,
     evaluators.runs.evaluation_store.EvaluationRow,
     evaluators.runs.run_history.EvaluationRun,
     experiments.models.ExperimentRow,

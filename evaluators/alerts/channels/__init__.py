@@ -1,0 +1,1 @@
+"""Where notifications go: one module a kind of channel, all with the shape of :mod:`evaluators.alerts.channels.channel`."""
