@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("severity", sa.String(length=20), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("channels", sa.JSON(), nullable=False),
-        sa.Column("remind_s", sa.Float(), nullable=True),
+        sa.Column("remind_s", sa.Double(), nullable=True),
         sa.Column("breached_at", _TIME, nullable=False),
         sa.Column("fired_at", _TIME, nullable=False),
         sa.Column("announced_at", _TIME, nullable=True),
@@ -46,8 +46,8 @@ def upgrade() -> None:
         sa.Column("reminders", sa.Integer(), nullable=False),
         sa.Column("silence_id", sa.Integer(), nullable=True),
         sa.Column("resolved_at", _TIME, nullable=True),
-        sa.Column("value", sa.Float(), nullable=True),
-        sa.Column("reference", sa.Float(), nullable=True),
+        sa.Column("value", sa.Double(), nullable=True),
+        sa.Column("reference", sa.Double(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("resolution", sa.Text(), nullable=True),
         sa.Column("evidence", sa.JSON(), nullable=False),
@@ -72,8 +72,8 @@ def upgrade() -> None:
         sa.Column("clear_since", _TIME, nullable=True),
         sa.Column("data_at", _TIME, nullable=True),
         sa.Column("evaluated_at", _TIME, nullable=False),
-        sa.Column("value", sa.Float(), nullable=True),
-        sa.Column("reference", sa.Float(), nullable=True),
+        sa.Column("value", sa.Double(), nullable=True),
+        sa.Column("reference", sa.Double(), nullable=True),
         sa.Column("samples", sa.Integer(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("evidence", sa.JSON(), nullable=False),
@@ -104,7 +104,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alert_deliveries")),
         sa.UniqueConstraint(
-            "incident_id", "channel", "kind", "number", name=op.f("uq_alert_deliveries_incident_id")
+            "incident_id",
+            "channel",
+            "kind",
+            "number",
+            name=op.f("uq_alert_deliveries_incident_id_channel_kind_number"),
         ),
     )
     op.create_index("alert_deliveries_waiting", "alert_deliveries", ["status", "channel", "id"])
