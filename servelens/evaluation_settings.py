@@ -115,6 +115,16 @@ class GroundTruthSettings(Section):
 
     endpoint: str = Field(description="Name of the endpoint.")
     every_s: Interval = Field(EVERY_S, description="Seconds between two runs.")
+    granularity: str = Field(
+        "1 day",
+        pattern=r"^[1-9][0-9]{0,3} (minute|hour|day|week|month|year)s?$",
+        description="Length of the windows whose accuracy, F1 or error go into the profile table.",
+    )
+    lag_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="Seconds after its end before a window is looked at, since truth comes late.",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="How answer and truth are compared, see [ground truth](ground-truth.md).",
