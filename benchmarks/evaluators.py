@@ -74,13 +74,17 @@ def main() -> int:
             "toxicity": _lengths(models.classifier, texts, most=512),
             "perplexity": _lengths(models.language_model, texts, most=None),
         }
-        print(f"device: {device_name(options.device)}, torch {torch.__version__}, Python {platform.python_version()}")
+        print(
+            f"device: {device_name(options.device)}, torch {torch.__version__}, Python {platform.python_version()}"
+        )
         for task, own in lengths.items():
             print(
                 f"{task}: {count} texts, {sum(own)} tokens, median {statistics.median(own):.0f}, longest {max(own)}"
             )
         batch_size = best_batch_size(models, texts, options.device)
-        toxicity = measure(toxicity_plans(models, options.device, batch_size), texts, lengths["toxicity"], rounds)
+        toxicity = measure(
+            toxicity_plans(models, options.device, batch_size), texts, lengths["toxicity"], rounds
+        )
         perplexity = measure(perplexity_plans(models, options.device), texts, lengths["perplexity"], rounds)
         flops = {
             "toxicity": model_flops(models.classifier, lengths["toxicity"]),
@@ -120,7 +124,9 @@ def toxicity_plans(models: Models, device: str, batch_size: int) -> list[Plan]:
     ]
     if device.startswith("cuda"):
         return [*plans, plan("pipeline, bfloat16", "pipeline", batch_size=batch_size, dtype="bfloat16")]
-    others = [plan(f"servelens toxicity, {name}", "classifier", precision=name) for name in ("float32", "int8")]
+    others = [
+        plan(f"servelens toxicity, {name}", "classifier", precision=name) for name in ("float32", "int8")
+    ]
     return [*plans, *others]
 
 
@@ -220,7 +226,12 @@ def summary(
             f"{each.plan.name} ({each.precision})": round(each.median) for each in measured
         }
     result |= {name: others.pop(name) for name in ("toxicity_mfu", "perplexity_mfu")}
-    return {**result, **others, "peak_tflops_matmul": round(matmul / 1e12, 3), "peak_tflops_datasheet": sheet and sheet / 1e12}
+    return {
+        **result,
+        **others,
+        "peak_tflops_matmul": round(matmul / 1e12, 3),
+        "peak_tflops_datasheet": sheet and sheet / 1e12,
+    }
 
 
 def print_table(measured: Sequence[Measured], *, gpu: bool) -> None:
@@ -257,7 +268,9 @@ def device_name(device: str) -> str:
     described = Path("/proc/cpuinfo")
     if described.is_file():
         lines = described.read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model
+        )
     return f"cpu: {model}, {len(os.sched_getaffinity(0))} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -121,9 +121,7 @@ def _pipeline(plan: Plan) -> tuple[Scoring, dict[str, Any]]:
     from transformers import pipeline
 
     chosen: dict[str, Any] = {"dtype": plan.options["dtype"]} if "dtype" in plan.options else {}
-    loaded = pipeline(
-        "text-classification", model=str(plan.folder), top_k=None, device=plan.device, **chosen
-    )
+    loaded = pipeline("text-classification", model=str(plan.folder), top_k=None, device=plan.device, **chosen)
     sizes = {"batch_size": int(plan.options["batch_size"])}
 
     def score(texts: Sequence[str]) -> list[float | None]:

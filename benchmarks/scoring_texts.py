@@ -37,19 +37,22 @@ _OPENINGS: Final = (
     "The short answer is", "Thank you for", "I am afraid that", "First of all,", "In general,", "As far as I know",
     "Let me summarise", "That depends on", "You could try", "Nobody here understands",
 )  # fmt: skip
-_WORDS: Final = (
-    "the of and to a in that it is was for on are with as his they be at one have this from or had by not word but "
-    "what some we can out other were all there when up use your how said an each she which do their time if will way "
-    "about many then them write would like so these her long make thing see him two has look more day could go come "
-    "did number sound no most people my over know water than call first who may down side been now find any new work "
-    "part take get place made live where after back little only round man year came show every good me give our under "
-    "name very through just form sentence great think say help low line differ turn cause much mean before move right "
-    "boy old too same tell does set three want air well also play small end put home read hand port large spell add "
-    "even land here must big high such follow act why ask men change went light kind off need house picture try again "
-    "animal point mother world near build self earth father model endpoint latency customer invoice refund password "
-    "account schedule delivery contract insurance temperature probability distribution configuration authentication "
-    "idiot stupid garbage wonderful terrible unacceptable neural embedding quantisation internationalisation"
-).split()
+_VOCABULARY: Final = (
+    "the of and to a in that it is was for on are with as his they be at one have this from or had by not "
+    "word but what some we can out other were all there when up use your how said an each she which do "
+    "their time if will way about many then them write would like so these her long make thing see him "
+    "two has look more day could go come did number sound no most people my over know water than call "
+    "first who may down side been now find any new work part take get place made live where after back "
+    "little only round man year came show every good me give our under name very through just form "
+    "sentence great think say help low line differ turn cause much mean before move right boy old too "
+    "same tell does set three want air well also play small end put home read hand port large spell add "
+    "even land here must big high such follow act why ask men change went light kind off need house "
+    "picture try again animal point mother world near build self earth father model endpoint latency "
+    "customer invoice refund password account schedule delivery contract insurance temperature "
+    "probability distribution configuration authentication idiot stupid garbage wonderful terrible "
+    "unacceptable neural embedding quantisation internationalisation"
+)
+_WORDS: Final = tuple(_VOCABULARY.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,7 @@ def make_models(folder: Path, texts: list[str], *, large: bool, quick: bool) -> 
     shape = "Llama-1B" if large else "SmolLM2-135M"
     model = _language_model(folder / shape, texts, large=large, quick=quick)
     short = ", two layers" if quick else ""
-    return Models(
-        classifier, model, f"BERT-base{short}, random weights", f"{shape}{short}, random weights"
-    )
+    return Models(classifier, model, f"BERT-base{short}, random weights", f"{shape}{short}, random weights")
 
 
 def _classifier(folder: Path, texts: list[str], *, quick: bool) -> Path:
@@ -180,7 +181,9 @@ def _byte_pairs(texts: list[str]) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=600, special_tokens=["<|end|>", "<|s|>", "<|e|>"], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=["<|end|>", "<|s|>", "<|e|>"], show_progress=False
+        ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
 
@@ -194,9 +197,7 @@ def model_flops(folder: Path, lengths: list[int]) -> float:
         model: Any = (
             AutoModelForCausalLM.from_config(config) if causal else BertForSequenceClassification(config)
         )
-    weights = sum(
-        module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear)
-    )
+    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
     tokens, pairs = float(sum(lengths)), float(sum(length * length for length in lengths))
     attention = 4.0 * config.hidden_size * config.num_hidden_layers * pairs * (0.5 if causal else 1.0)
     return 2.0 * weights * tokens + attention

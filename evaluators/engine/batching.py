@@ -54,8 +54,8 @@ class Batcher(Generic[T]):
     """Runs a computation over items in batches.
 
     ``budget`` is the most tokens of one batch, padding included if the computation pads (``padded``).
-    ``failed(index, reason, error)`` makes the result of an item that was given up; ``reason`` is one of :mod:`evaluators.evaluator`'s. Not for use
-    by several threads at once.
+    ``failed(index, reason, error)`` makes the result of an item that was given up; ``reason`` is one of
+    :mod:`evaluators.evaluator`'s. Not for use by several threads at once.
     """
 
     def __init__(self, *, budget: int, max_items: int, padded: bool = True) -> None:

@@ -125,7 +125,9 @@ class ClassifierModel:
         self._first_position = _first_position(self._model.base_model)
         self.max_length = _max_length(self._model.config, self.tokenizer, self._first_position)
         if self.max_length <= len(self.marks):
-            raise ValueError(f"{self.name} reads at most {self.max_length} tokens, which leaves none for a text.")
+            raise ValueError(
+                f"{self.name} reads at most {self.max_length} tokens, which leaves none for a text."
+            )
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
         self._hooks: _FirstTokens | None = None
         trial = [
@@ -134,7 +136,7 @@ class ClassifierModel:
             if (numbers := text[: self.max_length - len(self.marks)])
         ]
         self.precision = self._choose_numbers(precision, chosen, trial)
-        self._try_packed(trial)
+        self._try_packed([*trial, *self._arbitrary_rows()])
 
     @property
     def packed(self) -> bool:
@@ -207,6 +209,23 @@ class ClassifierModel:
         quarter of what its logit does, one of a softmax by half of what the farthest does."""
         return INTEGER_TOLERANCE * {"sigmoid": 4.0, "softmax": 2.0, "none": 0.0}[self.activation]
 
+    def _arbitrary_rows(self) -> list[list[int]]:
+        """Rows of different lengths in which tokens differ, also where a tokenizer knows no word of the trial
+        texts."""
+        special = set(self.tokenizer.all_special_ids)
+        vocabulary = int(self._model.get_input_embeddings().num_embeddings)
+        usual = [number for number in range(min(vocabulary, 50_000)) if number not in special]
+        room = self.max_length - len(self.marks)
+        return [
+            [
+                *before,
+                *(usual[place * 7919 % len(usual)] for place in range(7, 7 + min(length, room))),
+                *after,
+            ]
+            for length in (1, 12, 5)
+            for before, after in [(self.marks.before, self.marks.after)]
+        ]
+
     @torch.inference_mode()
     def _try_packed(self, trial: list[list[int]]) -> None:
         alone = self._one_by_one(trial)
@@ -239,7 +258,11 @@ def _activation(config: Any, asked: str | None) -> Activation:
         return asked  # type: ignore[return-value]
     if config.problem_type == "regression":
         return "none"
-    return "sigmoid" if config.problem_type == "multi_label_classification" or config.num_labels == 1 else "softmax"
+    return (
+        "sigmoid"
+        if config.problem_type == "multi_label_classification" or config.num_labels == 1
+        else "softmax"
+    )
 
 
 def _padding(config: Any, tokenizer: Any) -> int:
@@ -254,7 +277,7 @@ def _padding(config: Any, tokenizer: Any) -> int:
 
 def _first_position(base: Any) -> int:
     """RoBERTa counts positions from behind its padding's number on, BERT from 0."""
-    embeddings = getattr(base, "embeddings", None)
+    embeddings: Any = getattr(base, "embeddings", None)
     if hasattr(embeddings, "create_position_ids_from_input_ids"):
         return int(embeddings.padding_idx) + 1
     return 0

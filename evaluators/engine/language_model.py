@@ -156,9 +156,7 @@ class LanguageModel:
             # The output layer stays: every token's likelihood is made of it directly.
             head = self._model.get_output_embeddings()
             try:
-                exchange_linear_layers(
-                    self._model, IntegerLinear, kept=() if head is None else (head,)
-                )
+                exchange_linear_layers(self._model, IntegerLinear, kept=() if head is None else (head,))
                 answer()
             except (AttributeError, NotImplementedError, RuntimeError) as error:
                 raise ValueError(f"int8 does not work with {self.name} on this CPU: {error}") from error

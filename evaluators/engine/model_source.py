@@ -46,9 +46,9 @@ def local_model(source: str) -> Iterator[ModelFiles]:
     elif Path(source).is_dir():
         folder = Path(source)
         named = folder.resolve().name
-        yield _transformers_files(folder, named) if _logged(folder) else ModelFiles(*[source] * 3, named)
+        yield _transformers_files(folder, named) if _logged(folder) else _one_place(source, named)
     else:
-        yield ModelFiles(source, source, source, source)
+        yield _one_place(source, source)
 
 
 def _download(uri: str, into: Path) -> Path:
@@ -57,7 +57,8 @@ def _download(uri: str, into: Path) -> Path:
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise ImportError(
-            f"{uri} is a model in MLflow, which takes the package mlflow-skinny (or mlflow).", name="mlflow-skinny"
+            f"{uri} is a model in MLflow, which takes the package mlflow-skinny (or mlflow).",
+            name="mlflow-skinny",
         ) from error
     try:
         return Path(download_artifacts(artifact_uri=uri, dst_path=str(into)))
@@ -69,9 +70,13 @@ def _logged(folder: Path) -> bool:
     return not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file()
 
 
+def _one_place(source: str, name: str) -> ModelFiles:
+    return ModelFiles(model=source, tokenizer=source, root=source, name=name)
+
+
 def _transformers_files(folder: Path, name: str) -> ModelFiles:
     if (folder / "config.json").is_file():
-        return ModelFiles(*[str(folder)] * 3, name)
+        return _one_place(str(folder), name)
     weights = folder / "model"
     if not (weights / "config.json").is_file():
         raise OSError(

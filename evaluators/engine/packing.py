@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -157,13 +158,10 @@ def flash_attention(
     *,
     causal: bool,
     scale: float | None,
-    kernel: Callable[..., Any] | None = None,
+    kernel: Callable[..., Any] = varlen_attn,
 ) -> Tensor:
-    """All texts in one call of ``kernel``, which has the signature of ``varlen_attn`` (the default)."""
-    if kernel is None:
-        from torch.nn.attention.varlen import varlen_attn
-
-        kernel = varlen_attn
+    """All texts in one call of ``kernel``, which has the signature of ``varlen_attn`` and, other than that one,
+    may work on a CPU."""
     answer: Tensor = kernel(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),

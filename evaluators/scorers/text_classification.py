@@ -112,9 +112,7 @@ class TextClassification:
         chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
         depth = 0 if self.device == "cpu" else 2
         return [
-            score
-            for numbers in ahead(self._numbers, chunks, depth=depth)
-            for score in self._scores(numbers)
+            score for numbers in ahead(self._numbers, chunks, depth=depth) for score in self._scores(numbers)
         ]
 
     def _numbers(self, batch: Sequence[Text]) -> list[list[int] | None]:
@@ -173,6 +171,7 @@ class TextClassification:
         details["tokens"] = float(tokens)
         if len(windows) > 1:
             details["windows"] = float(len(windows))
+        label: str | None
         if self._positive is None:
             label = labels[highest.index(max(highest))]
         else:
