@@ -45,6 +45,7 @@ from collector.object_store import (
     storage_error,
 )
 from collector.table_columns import column_names, time_column_of, time_condition, with_columns_of
+from collector.table_feed import CHANGE_TYPE, COMMIT_VERSION, INSERTED, added_rows, last_that_fits
 from collector.table_files import statistics_columns, writer_properties
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
@@ -52,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 _COMMIT_ATTEMPTS = 8
 _CHECKPOINT_EVERY = 50
-_COMMIT_VERSION = "_commit_version"
-_CHANGE_TYPE = "_change_type"
-_INSERTED = pl.col(_CHANGE_TYPE) == "insert"
 _HISTORY_GONE = ("Invalid table version", "not found")
 _NO_SUCH_VERSION = ("Invalid table version", "not the same as the specified end version")
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -190,8 +188,8 @@ class Table:
             last = newest
             try:
                 if max_rows is not None:
-                    last = self._last_that_fits(handle, first, newest, max_rows)
-                feed = self._feed(handle, first, last, names).sort(_COMMIT_VERSION, maintain_order=True)
+                    last = last_that_fits(handle, first, newest, max_rows)
+                feed = self._feed(handle, first, last, names).sort(COMMIT_VERSION, maintain_order=True)
             except (DeltaError, pa.ArrowException, OSError) as error:
                 if not any(words in str(error) for words in _HISTORY_GONE):
                     raise
@@ -203,9 +201,25 @@ class Table:
                     ) from error
                 frame = self._widened(self._scanned(handle), handle).select(names).collect()
                 return Changes(frame.cast(nothing.schema), newest)
-        feeds = (feed.filter(_INSERTED), feed.filter(~_INSERTED))
+        feeds = (feed.filter(INSERTED), feed.filter(~INSERTED))
         added, removed = (each.select(names).cast(nothing.schema) for each in feeds)
         return Changes(added, last, removed)
+
+    def rows_since(self, version: int | None, *, commits: int = 1_000) -> int | None:
+        """How many rows the commits after ``version`` added; ``None`` where the history is gone or longer than ``commits``."""
+        with self._translated():
+            handle = self._opened()
+            if handle is None:
+                return 0
+            first, newest = 0 if version is None else version + 1, handle.version()
+            if newest - first >= commits:
+                return None
+            try:
+                return sum(rows for _, rows in added_rows(handle, first, newest))
+            except (DeltaError, pa.ArrowException, OSError) as error:
+                if any(words in str(error) for words in _HISTORY_GONE):
+                    return None
+                raise
 
     def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
         """Add ``rows`` in one commit and give its version; creates the table when there is none.
@@ -326,22 +340,10 @@ class Table:
 
     def _feed(self, handle: DeltaTable, first: int, last: int, names: Sequence[str]) -> pl.DataFrame:
         present = column_names(handle)
-        wanted = [*(name for name in names if name in present), _CHANGE_TYPE, _COMMIT_VERSION]
+        wanted = [*(name for name in names if name in present), CHANGE_TYPE, COMMIT_VERSION]
         reader = handle.load_cdf(starting_version=first, ending_version=last, columns=wanted)
         frame = pl.DataFrame(pa.table(reader)).lazy()
-        return self._widened(frame, handle).select(*names, _CHANGE_TYPE, _COMMIT_VERSION).collect()
-
-    def _last_that_fits(self, handle: DeltaTable, first: int, newest: int, max_rows: int) -> int:
-        added = self._feed(handle, first, newest, []).filter(_INSERTED)
-        counts = added.group_by(_COMMIT_VERSION).len().sort(_COMMIT_VERSION)
-        last, taken = first, 0
-        for commit, rows in counts.iter_rows():
-            if taken and taken + rows > max_rows:
-                return int(last)
-            taken += rows
-            last = commit
-        # Commits without rows behind the last one with rows count as read, or they would be read for ever.
-        return newest
+        return self._widened(frame, handle).select(*names, CHANGE_TYPE, COMMIT_VERSION).collect()
 
     def _add_missing_columns(self, handle: DeltaTable) -> None:
         if self._complete is handle:

@@ -2,19 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from servelens.section import Positive, Section
+from evaluators.registry import EvaluatorSpec
+from evaluators.runs.evaluation import EVERY_S, Evaluation
+from evaluators.runs.sampling import Sampling
+from servelens.errors import Invalid
+from servelens.section import Name, Positive, Section
+
+Interval = Annotated[float, Field(ge=0.1, le=31_536_000)]
+
+
+class SamplingSettings(Section):
+    """How many records are scored: by default all."""
+
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the records, chosen by a hash of their id: the same ones for all evaluators.",
+    )
+    quota: int | None = Field(
+        None, ge=1, description="Of these at most so many per variant and window of `per`, the first ones."
+    )
+    per: str = Field(
+        "1 hour",
+        pattern=r"^[1-9][0-9]{0,3} (minute|hour|day)s?$",
+        description="Length of the quota's window of `request_time`: `10 minutes`, `1 hour`, `1 day`.",
+    )
 
 
 class EvaluationSettings(Section):
     """One evaluator on one endpoint's records."""
 
-    endpoint: str = Field(description="Name of the endpoint.")
+    name: Name | None = Field(
+        None, description="Its own name. Default: endpoint, evaluator and target with `-` between."
+    )
+    endpoint: str = Field(description="Name of the endpoint, of this file or made by API.")
     evaluator: str = Field(description="`toxicity`, `perplexity`, or one that an installed package adds.")
-    every_s: Positive = Field(30.0, description="Seconds between two runs.")
+    every_s: Interval | None = Field(
+        None, description="Seconds between two runs. Default without `cron`: 30."
+    )
+    cron: str | None = Field(
+        None, description="In place of `every_s`: five fields of cron in UTC, as `*/5 * * * *`."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the evaluator, for example `target: request`."
     )
+    sampling: SamplingSettings = Field(
+        default_factory=SamplingSettings, description="Which records are scored."
+    )
+    max_rows_per_run: int | None = Field(
+        None,
+        ge=1,
+        description="A run ends with the batch that reaches it; the next goes on. Default: no limit.",
+    )
+    timeout_s: Positive = Field(
+        60.0,
+        description="Seconds that the evaluator may take for one text before it is unscored as `timed_out`.",
+    )
+    start_timeout_s: Positive = Field(300.0, description="Seconds that loading the model may take.")
+    devices: list[str] = Field(
+        default_factory=list,
+        description="Devices with one worker each, as `[cuda:0, cuda:1]`. Default: one worker, which chooses.",
+    )
+    engine: Literal["local"] = Field(
+        "local", description="Where it runs: `local` is in processes of the scheduler."
+    )
+
+    @model_validator(mode="after")
+    def _builds(self) -> Self:
+        try:
+            self.build()
+        except Invalid as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> Evaluation:
+        """As the scheduler has it. Raises :class:`~servelens.errors.Invalid`."""
+        if self.every_s is not None and self.cron is not None:
+            raise Invalid("there is 'cron' as well.", field="every_s", fix="Leave one of them out.")
+        every_s = self.every_s if self.every_s is not None or self.cron is not None else EVERY_S
+        target = self.options.get("target")
+        parts = [self.endpoint, self.evaluator, *([str(target)] if target else [])]
+        return Evaluation(
+            name=self.name or "-".join(parts),
+            endpoint=self.endpoint,
+            spec=EvaluatorSpec(self.evaluator, self.options),
+            every_s=every_s,
+            cron=self.cron,
+            sampling=Sampling(self.sampling.fraction, self.sampling.quota, self.sampling.per),
+            max_rows_per_run=self.max_rows_per_run,
+            timeout_s=self.timeout_s,
+            start_timeout_s=self.start_timeout_s,
+            devices=tuple(self.devices),
+            engine=self.engine,
+        )

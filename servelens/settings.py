@@ -197,8 +197,8 @@ class Settings(Section):
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
     endpoints: list[EndpointSettings] = Field(
         default_factory=list,
-        description="What apps can call, beside the endpoints that are made by API. Evaluations, drift, experiments and "
-        "rules name endpoints of this file.",
+        description="What apps can call, beside the endpoints that are made by API. Drift, experiments and rules name "
+        "endpoints of this file; evaluations may name the others as well.",
     )
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
@@ -235,12 +235,13 @@ class Settings(Section):
     def _agrees(self) -> Self:
         refuse_duplicates([endpoint.name for endpoint in self.endpoints], "endpoints", "endpoint")
         refuse_duplicates([experiment.name for experiment in self.experiments], "experiments", "experiment")
+        evaluations = [evaluation.build().name for evaluation in self.evaluations]
+        refuse_duplicates(evaluations, "evaluations", "evaluation")
         entities = {
             endpoint.name: [entity.name for entity in endpoint.config.served_entities]
             for endpoint in self.endpoints
         }
         owners = [
-            *((f"evaluations[{index}]", item.endpoint) for index, item in enumerate(self.evaluations)),
             *((f"drift[{index}]", item.endpoint) for index, item in enumerate(self.drift)),
             *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
             *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),

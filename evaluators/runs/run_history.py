@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import JSON, Index, delete, select, update
+from sqlalchemy import JSON, BigInteger, Index, String, delete, func, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from servelens.clock import Clock
@@ -31,11 +31,22 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Trigger(StrEnum):
+    """What began a run."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    BACKFILL = "backfill"
+
+
 class EvaluationRun(Base):
     """One run of an evaluator over one endpoint's new records.
 
     ``from_version`` (exclusive; null: the beginning) and ``to_version`` are versions of the inference table.
-    ``scored`` and ``unscored`` count records; ``unscored_reasons`` maps each reason to its count.
+    ``scored`` and ``unscored`` count records; ``unscored_reasons`` maps each reason to its count. ``skipped`` were left
+    out by sampling, and ``waiting`` were new in the table when the run ended. ``tokens`` is the sum of what the scores'
+    details say, null where they do not. ``lag_p99_s`` and ``lag_max_s``: from a record's ``request_time`` to
+    ``scored_at``. What is null was not kept (yet), or does not apply.
     """
 
     __tablename__ = "evaluation_runs"
@@ -56,6 +67,35 @@ class EvaluationRun(Base):
     unscored: Mapped[int] = mapped_column(default=0)
     unscored_reasons: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
     error: Mapped[str | None] = mapped_column(default=None)
+    evaluation: Mapped[str | None] = mapped_column(String(200), default=None)
+    trigger: Mapped[str | None] = mapped_column(String(20), default=None)
+    evaluator_version: Mapped[str | None] = mapped_column(String(200), default=None)
+    skipped: Mapped[int | None] = mapped_column(default=None)
+    tokens: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    lag_p99_s: Mapped[float | None] = mapped_column(default=None)
+    lag_max_s: Mapped[float | None] = mapped_column(default=None)
+    waiting: Mapped[int | None] = mapped_column(default=None)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the scores table that it wrote."""
+        return self.scored + self.unscored
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Over the whole run, reading and writing included."""
+        if self.tokens is None or not self.duration_s:
+            return None
+        return self.tokens / self.duration_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        names = (*(column.name for column in self.__table__.columns), "rows", "tokens_per_s")
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in values.items()
+        }
 
 
 class RunHistory:
@@ -67,12 +107,23 @@ class RunHistory:
 
     @contextmanager
     def recorded(
-        self, *, endpoint: str, evaluator: str, target: str | None, device: str, from_version: int | None
+        self,
+        *,
+        endpoint: str,
+        evaluator: str,
+        target: str | None,
+        device: str,
+        from_version: int | None,
+        evaluator_version: str | None = None,
+        evaluation: str | None = None,
+        trigger: Trigger = Trigger.SCHEDULE,
     ) -> Iterator[RunProgress]:
         """Record the run that the block is; an exception is kept as the run's error and goes on.
 
-        ``target`` is ``request`` or ``response``, or the granularity of what looks at windows.
+        ``target`` is ``request`` or ``response``, or the granularity of what looks at windows. A backfill and the
+        schedule may run at the same time; neither of them does so twice.
         """
+        backfill = trigger is Trigger.BACKFILL
         started = self._clock.monotonic()
         with self._database.session() as session:
             session.execute(
@@ -80,6 +131,7 @@ class RunHistory:
                 .where(EvaluationRun.endpoint == endpoint, EvaluationRun.evaluator == evaluator)
                 .where(EvaluationRun.target.is_not_distinct_from(target))
                 .where(EvaluationRun.state == RunState.RUNNING.value)
+                .where((func.coalesce(EvaluationRun.trigger, "") == Trigger.BACKFILL.value).is_(backfill))
                 .values(state=RunState.INTERRUPTED.value, error="the process ended before the run did")
             )
             run = EvaluationRun(
@@ -90,6 +142,9 @@ class RunHistory:
                 started_at=self._clock.now(),
                 from_version=from_version,
                 to_version=from_version,
+                evaluation=evaluation,
+                trigger=trigger.value,
+                evaluator_version=evaluator_version,
             )
             session.add(run)
         progress = RunProgress(self._database, run.id)
@@ -101,7 +156,12 @@ class RunHistory:
         self._finish(run.id, RunState.SUCCEEDED, started, error=None)
 
     def recent(
-        self, *, endpoint: str | None = None, evaluator: str | None = None, limit: int = 50
+        self,
+        *,
+        endpoint: str | None = None,
+        evaluator: str | None = None,
+        evaluation: str | None = None,
+        limit: int = 50,
     ) -> list[EvaluationRun]:
         """The newest ``limit`` runs, newest first."""
         query = select(EvaluationRun).order_by(EvaluationRun.started_at.desc(), EvaluationRun.id.desc())
@@ -109,6 +169,8 @@ class RunHistory:
             query = query.where(EvaluationRun.endpoint == endpoint)
         if evaluator is not None:
             query = query.where(EvaluationRun.evaluator == evaluator)
+        if evaluation is not None:
+            query = query.where(EvaluationRun.evaluation == evaluation)
         with self._database.session(read_only=True) as session:
             return list(session.scalars(query.limit(limit)))
 
@@ -149,8 +211,15 @@ class RunProgress:
         self._database = database
         self._run_id = run_id
 
-    def update(self, *, to_version: int | None, scored: int, unscored_reasons: Mapping[str, int]) -> None:
-        """Store the totals of the run so far."""
+    def update(
+        self,
+        *,
+        to_version: int | None,
+        scored: int,
+        unscored_reasons: Mapping[str, int],
+        **more: float | None,
+    ) -> None:
+        """Store the totals of the run so far; ``more`` are other columns of the run."""
         with self._database.session() as session:
             session.execute(
                 update(EvaluationRun)
@@ -160,5 +229,6 @@ class RunProgress:
                     scored=scored,
                     unscored=sum(unscored_reasons.values()),
                     unscored_reasons=dict(unscored_reasons),
+                    **more,
                 )
             )

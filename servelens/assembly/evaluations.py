@@ -1,37 +1,92 @@
-"""Evaluators as jobs of the scheduler."""
+"""Evaluations, from the settings and the database: the store, and what the scheduler runs of it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
 
 from collector.catalog import Catalog
+from evaluators.runs.evaluation import Evaluation
+from evaluators.runs.evaluation_store import EvaluationStore
+from evaluators.runs.follow import FollowedEvaluations
 from evaluators.runs.run_history import RunHistory
-from evaluators.runs.schedule import Job
+from evaluators.runs.scheduled import Surroundings
+from evaluators.workers.placement import evaluator_of
 from servelens.clock import Clock
+from servelens.control.refusals import invalid_settings
 from servelens.database import Database
+from servelens.errors import Invalid, InvalidSettings, Missing
+from servelens.evaluation_settings import EvaluationSettings
+from servelens.lease import Lease
 from servelens.settings import Settings
 
 
-def evaluation_jobs(
-    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
-) -> list[Job]:
-    """One job for each evaluation; those of one endpoint wait for each other."""
-    if not settings.evaluations:
-        return []
-    # Imported here, since a scheduler that scores nothing should not pay for torch.
-    from evaluators.registry import EvaluatorSpec, build
-    from evaluators.runs.runner import EvaluationRunner
+def open_evaluations(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock
+) -> EvaluationStore:
+    """The store, with the evaluations of the settings file in it. Raises InvalidSettings for one that names an endpoint
+    or an evaluator that is not there.
+    """
+    evaluations = [each.build() for each in settings.evaluations]
+    for index, evaluation in enumerate(evaluations):
+        try:
+            _check(evaluation, catalog)
+        except Invalid as error:
+            place = f"evaluations[{index}].{error.field}"
+            raise InvalidSettings(error.message, field=place, fix=error.fix) from error
+    store = EvaluationStore(database, clock)
+    store.apply_file(evaluations)
+    return store
 
-    history = RunHistory(database, clock)
-    jobs = []
-    for evaluation in settings.evaluations:
-        evaluator = build(EvaluatorSpec(evaluation.evaluator, evaluation.options), settings.models_dir)
-        runner = EvaluationRunner(
-            catalog.tables(evaluation.endpoint), evaluation.endpoint, evaluator, history, clock
-        )
-        name = f"score {evaluation.endpoint} {evaluator.name} {evaluator.target}"
-        action = partial(runner.run, stop)  # a long catch-up ends at the next batch
-        # One scores table has one appender at a time.
-        jobs.append(Job(name, evaluation.every_s, action, group=f"scores of {evaluation.endpoint}"))
-    return jobs
+
+def requested_evaluation(body: Mapping[str, Any], catalog: Catalog) -> Evaluation:
+    """The evaluation that ``body`` describes, in the shape of the settings file's block. Raises
+    :class:`~servelens.errors.Invalid` that names the field and the fix, also for an endpoint or evaluator that is not there.
+    """
+    try:
+        evaluation = EvaluationSettings.model_validate(dict(body)).build()
+    except ValidationError as error:
+        raise invalid_settings(error) from error
+    _check(evaluation, catalog)
+    return evaluation
+
+
+def follow_evaluations(
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    clock: Clock,
+    stop: threading.Event,
+    fence: Callable[[], None],
+) -> FollowedEvaluations:
+    """The evaluations for one term of leadership, which ``stop`` ends; ``fence`` raises when the term is over."""
+    surroundings = Surroundings(
+        tables=catalog.tables,
+        evaluator=partial(evaluator_of, models_dir=settings.models_dir),
+        history=RunHistory(database, clock),
+        clock=clock,
+        fence=fence,
+        exclusive=lambda endpoint, application_id: scoring_lease(database, endpoint, application_id).held(),
+    )
+    return FollowedEvaluations(EvaluationStore(database, clock), surroundings, stop)
+
+
+def scoring_lease(database: Database, endpoint: str, application_id: str) -> Lease:
+    """Held by who looks for records without a score, which only one may do at a time."""
+    return Lease(database, f"scores of {endpoint} {application_id}"[:200])
+
+
+def _check(evaluation: Evaluation, catalog: Catalog) -> None:
+    evaluation.check_evaluator()
+    try:
+        catalog.tables(evaluation.endpoint)
+    except Missing as error:
+        raise Invalid(
+            f"there is no endpoint '{evaluation.endpoint}'.",
+            field="endpoint",
+            fix=f"Use one of: {', '.join(catalog.endpoints) or 'there is none yet'}.",
+        ) from error

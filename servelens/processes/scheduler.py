@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from typing import Final
 
 from collector.catalog import Catalog
 from evaluators.runs.schedule import Job, Schedule
@@ -24,7 +21,7 @@ from relabel.selection import Selector
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
-from servelens.assembly.evaluations import evaluation_jobs
+from servelens.assembly.evaluations import follow_evaluations, open_evaluations
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller
@@ -32,16 +29,25 @@ from servelens.assembly.selection import selection_rules
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
+from servelens.errors import Conflict
+from servelens.leadership import Leadership
+from servelens.lease import POLL_S, RENEW_S, TTL_S, Lease
 from servelens.processes.lifecycle import start, stop_on_signals
+from servelens.processes.scheduler_status import SchedulerStatus
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from servelens.status_server import StatusServer
 
 logger = logging.getLogger(__name__)
 
+LEASE: Final = "scheduler"
+
 
 def run(config: Path, *, supervised: bool, once: bool) -> int:
-    """Run until SIGTERM or Ctrl-C; with ``once`` run every job now and exit, 1 when one of them failed."""
+    """Run until SIGTERM or Ctrl-C; with ``once`` run every job now and exit, 1 when one of them failed.
+
+    One scheduler of a database leads; the others stand by until it stops, or its lease runs out.
+    """
     settings = load_settings(config)
     start("scheduler", supervised=supervised)
     stop = stop_on_signals()
@@ -49,47 +55,78 @@ def run(config: Path, *, supervised: bool, once: bool) -> int:
     try:
         clock = SystemClock()
         catalog = build_catalog(settings, open_endpoint_store(settings, database, clock))
-        schedule = Schedule(build_jobs(settings, catalog, database, clock, stop))
+        open_evaluations(settings, catalog, database, clock)
+        lease = Lease(database, LEASE)
         if once:
-            results = schedule.run_once()
-            for result in results:
-                logger.info("%s: %s", result.name, result.error or result.value)
-            return 1 if any(result.error for result in results) else 0
+            return _once(settings, catalog, database, clock, stop, lease)
+        leadership = Leadership(lease)
+        status = SchedulerStatus(leadership)
+        lead = partial(_lead, settings, catalog, database, clock, lease, status)
         address = settings.scheduler
-        with StatusServer(address.host, address.port, lambda: ready(schedule), lambda: metrics(schedule)):
-            schedule.run_forever(stop)
+        with StatusServer(address.host, address.port, status.ready, status.metrics):
+            leadership.run(lead, stop)
     finally:
         database.dispose()
     return 0
 
 
-def ready(schedule: Schedule) -> tuple[bool, Mapping[str, Any]]:
-    """Ready while it runs; jobs that failed last time are named in the detail and run again when they are due."""
-    failing = {status.name: status.last_error for status in schedule.status() if status.last_error}
-    return True, {"status": "degraded" if failing else "ok", "failing": failing}
+def _lead(
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    clock: Clock,
+    lease: Lease,
+    status: SchedulerStatus,
+    enough: threading.Event,
+) -> None:
+    """One term."""
+    evaluations = follow_evaluations(settings, catalog, database, clock, enough, lease.check)
+    schedule = Schedule(build_jobs(settings, catalog, database, clock, enough))
+    status.schedule, status.evaluations = schedule, evaluations
+    schedule.start()
+    try:
+        evaluations.follow(schedule)
+        enough.wait()
+    finally:
+        enough.set()
+        evaluations.close(schedule.stop)
+        status.schedule = status.evaluations = None
 
 
-def metrics(schedule: Schedule) -> Iterable[Metric]:
-    """Runs, failures and the end of the last run, by job."""
-    runs = CounterMetricFamily("servelens_job_runs", "Runs of a job.", labels=["job"])
-    failures = CounterMetricFamily("servelens_job_failures", "Runs that failed.", labels=["job"])
-    finished = GaugeMetricFamily(
-        "servelens_job_last_finished_timestamp_seconds", "End of the last run.", labels=["job"]
-    )
-    for status in schedule.status():
-        runs.add_metric([status.name], status.runs)
-        failures.add_metric([status.name], status.failures)
-        if status.last_finished is not None:
-            finished.add_metric([status.name], status.last_finished.timestamp())
-    return [runs, failures, finished]
+def _once(
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    clock: Clock,
+    stop: threading.Event,
+    lease: Lease,
+) -> int:
+    until = clock.monotonic() + TTL_S + RENEW_S
+    while not lease.acquire():  # the leader may have been killed just now
+        if clock.monotonic() > until:
+            raise Conflict(
+                f"another scheduler leads: {lease.holder_now()}",
+                fix="It runs the jobs; stop it to run them here.",
+            )
+        if stop.wait(POLL_S):
+            return 0
+    with lease.held():
+        evaluations = follow_evaluations(settings, catalog, database, clock, stop, lease.check)
+        schedule = Schedule([*evaluations.jobs(), *build_jobs(settings, catalog, database, clock, stop)])
+        results = schedule.run_once()
+        evaluations.close(schedule.stop)
+    for result in results:
+        logger.info("%s: %s", result.name, result.error or result.value)
+    return 1 if any(result.error for result in results) else 0
 
 
 def build_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
-    """Every job, in the order in which its data flows: scores, cases, experiments, drift; then the tables' upkeep."""
+    """Every job but the evaluations, in the order in which its data flows: cases, experiments, drift; then the tables'
+    upkeep.
+    """
     return [
-        *evaluation_jobs(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock),
         *_experiments(settings, catalog, database, clock, stop),
         *drift_jobs(settings, catalog, database, clock),

@@ -1,0 +1,103 @@
+"""What an evaluation is: which evaluator looks at which endpoint's records, when, at how many of them, and where it runs.
+
+Plain data: from the settings file or the API, kept in the database as JSON, and the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from evaluators.registry import EvaluatorSpec, known_evaluators
+from evaluators.runs.cron import Cron
+from evaluators.runs.sampling import Sampling
+from servelens.errors import Invalid
+
+LOCAL: Final = "local"
+ENGINES: Final = (LOCAL,)
+EVERY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluator on one endpoint's records: every ``every_s`` seconds, or at the times of ``cron`` (five fields, UTC);
+    exactly one of them.
+
+    ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
+    each. ``timeout_s``: how long the evaluator may take for one text.
+    """
+
+    name: str
+    endpoint: str
+    spec: EvaluatorSpec
+    every_s: float | None = EVERY_S
+    cron: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_rows_per_run: int | None = None
+    timeout_s: float = 60.0
+    start_timeout_s: float = 300.0
+    devices: tuple[str, ...] = ()
+    engine: str = LOCAL
+
+    def __post_init__(self) -> None:
+        if (self.every_s is None) == (self.cron is None):
+            raise Invalid("give either 'every_s' or 'cron'.", field="every_s")
+        if self.cron is not None:
+            Cron.parse(self.cron)
+        if self.engine not in ENGINES:
+            raise Invalid(
+                f"there is no engine '{self.engine}'.", field="engine", fix=f"Use {' or '.join(ENGINES)}."
+            )
+        if self.devices and "device" in self.spec.options:
+            raise Invalid("is given beside 'options.device'.", field="devices", fix="Leave one of them out.")
+
+    def check_evaluator(self) -> None:
+        """Raise :class:`~servelens.errors.Invalid` when no evaluator of that name is installed here. Not asked by every
+        process: only those that score need the package.
+        """
+        if self.spec.name not in known_evaluators():
+            raise Invalid(
+                f"there is no evaluator '{self.spec.name}'.",
+                field="evaluator",
+                fix=f"Use one of: {', '.join(known_evaluators())}.",
+            )
+
+    @property
+    def expected_target(self) -> str:
+        """The side it scores, as far as that is known before it is loaded."""
+        return str(self.spec.options.get("target", "response"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with everything."""
+        return {
+            "name": self.name,
+            "endpoint": self.endpoint,
+            "evaluator": self.spec.name,
+            "options": dict(self.spec.options),
+            "every_s": self.every_s,
+            "cron": self.cron,
+            "sampling": self.sampling.to_dict(),
+            "max_rows_per_run": self.max_rows_per_run,
+            "timeout_s": self.timeout_s,
+            "start_timeout_s": self.start_timeout_s,
+            "devices": list(self.devices),
+            "engine": self.engine,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Evaluation:
+        """What :meth:`to_dict` gave."""
+        return cls(
+            name=stored["name"],
+            endpoint=stored["endpoint"],
+            spec=EvaluatorSpec(stored["evaluator"], stored["options"]),
+            every_s=stored["every_s"],
+            cron=stored["cron"],
+            sampling=Sampling.from_dict(stored["sampling"]),
+            max_rows_per_run=stored["max_rows_per_run"],
+            timeout_s=stored["timeout_s"],
+            start_timeout_s=stored["start_timeout_s"],
+            devices=tuple(stored["devices"]),
+            engine=stored["engine"],
+        )

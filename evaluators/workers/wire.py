@@ -1,0 +1,113 @@
+"""Messages over a pair of pipes between the scheduler and a worker: a length, then pickled plain values.
+
+Both ends are processes of ours with the same code, so pickle reads nothing from elsewhere. Scores and texts travel as
+tuples, not as objects: a score that was built with somebody else's class, or that holds a NaN, is made a proper one here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import select
+import struct
+import time
+from typing import Any, Final, TypeAlias
+
+from evaluators.evaluator import NOT_FINITE, Score, Text, unscored
+
+PackedText: TypeAlias = "tuple[str | None, str | None, dict[str, Any]]"
+PackedScore: TypeAlias = (
+    "tuple[float | None, str | None, str | None, dict[str, float | str], dict[str, list[float]]]"
+)
+
+_LENGTH: Final = struct.Struct("<Q")
+_CHUNK: Final = 1 << 20
+
+
+class Closed(Exception):
+    """The other end has closed its pipe, or its process has ended."""
+
+
+class Channel:
+    """One end of the pipes. Not for several threads."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self._writing = writing
+        os.set_blocking(writing, False)
+
+    def send(self, message: Any, deadline: float | None = None) -> None:
+        """Write ``message`` whole. Raises :class:`Closed`, and ``TimeoutError`` past ``deadline`` (monotonic seconds)."""
+        body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        waiting = memoryview(_LENGTH.pack(len(body)) + body)
+        try:
+            while waiting:
+                _wait(self._writing, select.POLLOUT, deadline)
+                try:
+                    written = os.write(self._writing, waiting[:_CHUNK])
+                except BlockingIOError:  # room for less than a page: poll says so only afterwards
+                    time.sleep(0.001)
+                    continue
+                waiting = waiting[written:]
+        except BrokenPipeError as error:
+            raise Closed from error
+
+    def receive(self, deadline: float | None = None) -> Any:
+        """The next message. Raises :class:`Closed`, and ``TimeoutError`` past ``deadline``."""
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, deadline))
+        return pickle.loads(self._exactly(length, deadline))
+
+    def close(self) -> None:
+        """Close both pipes."""
+        for descriptor in (self._reading, self._writing):
+            os.close(descriptor)
+
+    def _exactly(self, count: int, deadline: float | None) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            _wait(self._reading, select.POLLIN, deadline)
+            part = os.read(self._reading, min(count - len(parts), _CHUNK))
+            if not part:
+                raise Closed
+            parts += part
+        return bytes(parts)
+
+
+def _wait(descriptor: int, event: int, deadline: float | None) -> None:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1_000
+    if not poll.poll(left_ms):
+        raise TimeoutError
+
+
+def packed_text(text: Text) -> PackedText:
+    """``text`` as a tuple."""
+    return text.prompt, text.response, dict(text.columns)
+
+
+def unpacked_text(packed: PackedText) -> Text:
+    """What :func:`packed_text` was given."""
+    return Text(*packed)
+
+
+def packed_score(score: Score) -> PackedScore:
+    """``score`` as a tuple; of any class that has the attributes of a score."""
+    value, label, reason = score.value, score.label, score.unscored_reason
+    if value is not None and not math.isfinite(value):
+        value, label, reason = None, None, NOT_FINITE
+    vectors = {
+        side: [float(each) for each in vector] for side, vector in getattr(score, "vectors", {}).items()
+    }
+    return None if value is None else float(value), label, reason, dict(score.details), vectors
+
+
+def unpacked_score(packed: PackedScore) -> Score:
+    """The score; what is neither a number nor a reason is :data:`~evaluators.evaluator.NOT_FINITE`."""
+    value, label, reason, details, vectors = packed
+    if reason is not None:
+        return unscored(reason, **details)
+    if value is None:
+        return unscored(NOT_FINITE, **details)
+    return Score(value, label, None, details, vectors)  # type: ignore[arg-type]

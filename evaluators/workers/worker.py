@@ -1,0 +1,222 @@
+"""One worker process, seen from the scheduler: started, asked, given up on, ended.
+
+Invariant: a call returns, raises or kills the process by its time limit; a process that was given up on is gone before
+the call is over, so a model never runs twice beside itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+import servelens.errors
+from evaluators.evaluator import MODEL_ERROR, TIMED_OUT, WORKER_DIED, Score, Target, Text
+from evaluators.registry import EvaluatorSpec
+from evaluators.workers.wire import Channel, Closed, packed_text, unpacked_score
+from servelens.errors import ServelensError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_BOOT: Final = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[4]); "
+    "from evaluators.workers.child import main; main(*map(int, sys.argv[1:4]))"
+)
+_END_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the evaluator says of itself once it is built."""
+
+    name: str
+    version: str
+    model: str
+    target: Target
+    device: str
+    columns: tuple[str, ...]
+
+
+class WorkerLostError(Exception):
+    """The process gave no answer and is gone: why, as an unscored reason, and in words."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Worker:
+    """An evaluator in a process, which is started by the first call that needs it. Not for several threads at once.
+
+    ``device`` is given to the evaluator as its option of that name. ``start_limit_s``: how long loading may take.
+    """
+
+    def __init__(
+        self, spec: EvaluatorSpec, models_dir: Path, *, device: str | None, start_limit_s: float
+    ) -> None:
+        self._spec = spec if device is None else replace(spec, options={**spec.options, "device": device})
+        self._models_dir = models_dir
+        self._start_limit_s = start_limit_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._about: About | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> About:
+        """Start the process if there is none. Raises what building the evaluator raises, and
+        :class:`~servelens.errors.Unavailable` when the process ends or takes too long.
+        """
+        self._opened()
+        return cast("About", self._about)
+
+    def score(self, texts: Sequence[Text], limit_s: float) -> tuple[list[Score], int]:
+        """The scores, and for how many texts the evaluator raised.
+
+        Raises :class:`WorkerLostError` when there is no answer within ``limit_s`` or the process ends, and the
+        :class:`~servelens.errors.ServelensError` that the evaluator raises.
+        """
+        channel = self._opened()
+        deadline = time.monotonic() + limit_s
+        try:
+            channel.send([packed_text(text) for text in texts], deadline)
+            kind, *answer = channel.receive(deadline)
+        except TimeoutError as error:
+            self._end(kill=True)
+            raise WorkerLostError(TIMED_OUT, f"no answer within {limit_s:g} s") from error
+        except Closed as error:
+            raise WorkerLostError(WORKER_DIED, f"its process {self._end(kill=True)}") from error
+        if kind == "refused":
+            raise _rebuilt(*answer)
+        if kind == "broken":
+            self._end(kill=True)
+            raise WorkerLostError(MODEL_ERROR, answer[0])
+        packed, raised = answer
+        return [unpacked_score(each) for each in packed], raised
+
+    def kill(self) -> None:
+        """End the process in the middle of a call of another thread, which then raises."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process. The next call starts another."""
+        if self._process is not None:
+            self._end(kill=False)
+
+    def _opened(self) -> Channel:
+        if self._channel is not None:
+            return self._channel
+        self._end(kill=True)
+        self._process, channel = _spawner().submit(_spawned).result()
+        self._channel = channel
+        deadline = time.monotonic() + self._start_limit_s
+        level = logging.getLogger().getEffectiveLevel()
+        try:
+            channel.send((self._spec.to_json(), str(self._models_dir), level), deadline)
+            kind, *answer = channel.receive(deadline)
+        except TimeoutError as error:
+            self._end(kill=True)
+            raise Unavailable(
+                f"the evaluator was not loaded within {self._start_limit_s:g} s",
+                field=f"evaluators[{self._spec.name}]",
+                fix="See the log, or raise start_timeout_s.",
+            ) from error
+        except Closed as error:
+            raise Unavailable(
+                f"its process {self._end(kill=True)} while the evaluator was loaded",
+                field=f"evaluators[{self._spec.name}]",
+                fix="See the log.",
+            ) from error
+        if kind == "refused":
+            self._end(kill=False)
+            raise _rebuilt(*answer)
+        self._about = About(*answer[0])
+        return channel
+
+    def _end(self, *, kill: bool) -> str:
+        """End the process, and how it ended in words."""
+        process, channel = self._process, self._channel
+        self._process = self._channel = None
+        if process is None:
+            return "was not there"
+        if channel is not None:
+            channel.close()
+        with suppress(subprocess.TimeoutExpired):
+            # It may be ending by itself, and how it does so is worth knowing.
+            process.wait(0.2 if kill else _END_S)
+        if process.poll() is None:
+            process.kill()
+        return _how(process.wait())
+
+
+def _spawned() -> tuple[subprocess.Popen[bytes], Channel]:
+    child_reads, we_write = os.pipe()
+    we_read, child_writes = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", _BOOT),
+                *(str(child_reads), str(child_writes), str(os.getpid()), json.dumps(sys.path)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # a library that prints must not get between messages
+            pass_fds=(child_reads, child_writes),
+        )
+    except OSError as error:
+        os.close(we_write)
+        os.close(we_read)
+        raise Unavailable(f"no process could be started: {error}") from error
+    finally:
+        os.close(child_reads)
+        os.close(child_writes)
+    return process, Channel(we_read, we_write)
+
+
+class _Spawner:
+    """The thread that starts all workers: the kernel ends a worker with the thread that started it, not with its
+    process, and threads of a scheduler come and go.
+    """
+
+    executor: ThreadPoolExecutor | None = None
+
+
+def _spawner() -> ThreadPoolExecutor:
+    if _Spawner.executor is None:
+        _Spawner.executor = ThreadPoolExecutor(1, thread_name_prefix="worker-spawner")
+    return _Spawner.executor
+
+
+def _forget_spawner() -> None:
+    _Spawner.executor = None  # a forked process has no such thread
+
+
+os.register_at_fork(after_in_child=_forget_spawner)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name
+    return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _rebuilt(kind: str, message: str, field: str | None, fix: str | None) -> ServelensError:
+    found: Any = getattr(servelens.errors, kind, None)
+    if isinstance(found, type) and issubclass(found, ServelensError):
+        return found(message, field=field, fix=fix)
+    return Unavailable(message, field=field, fix=fix)
