@@ -14,15 +14,19 @@ import struct
 import time
 from typing import Any, Final, TypeAlias
 
+import servelens.errors
 from evaluators.evaluator import NOT_FINITE, Score, Text, unscored
+from servelens.errors import ServelensError, Unavailable
 
 PackedText: TypeAlias = "tuple[str | None, str | None, dict[str, Any]]"
 PackedScore: TypeAlias = (
     "tuple[float | None, str | None, str | None, dict[str, float | str], dict[str, list[float]]]"
 )
+PackedError: TypeAlias = "tuple[str, str, str | None, str | None]"
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 20
+_ERROR_CHARACTERS: Final = 500
 
 
 class Closed(Exception):
@@ -111,3 +115,24 @@ def unpacked_score(packed: PackedScore) -> Score:
     if value is None:
         return unscored(NOT_FINITE, **details)
     return Score(value, label, None, details, vectors)  # type: ignore[arg-type]
+
+
+def described(error: BaseException) -> str:
+    """``error`` in one bounded line, for details and messages."""
+    return f"{type(error).__name__}: {error}".replace("\0", "")[:_ERROR_CHARACTERS]
+
+
+def packed_error(error: Exception) -> PackedError:
+    """``error`` as a tuple; what is not one of our own errors becomes :class:`~servelens.errors.Unavailable`."""
+    if isinstance(error, ServelensError):
+        return type(error).__name__, error.message, error.field, error.fix
+    return Unavailable.__name__, described(error), None, None
+
+
+def unpacked_error(packed: PackedError) -> ServelensError:
+    """The error, of the same class."""
+    kind, message, field, fix = packed
+    found: Any = getattr(servelens.errors, kind, None)
+    if isinstance(found, type) and issubclass(found, ServelensError):
+        return found(message, field=field, fix=fix)
+    return Unavailable(message, field=field, fix=fix)
