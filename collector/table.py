@@ -101,6 +101,11 @@ class Table:
         self._complete: DeltaTable | None = None  # the handle that is known to have all columns
         self._lock = threading.Lock()
 
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What another process needs beside ``uri`` to open the table. Holds secrets: never to be logged."""
+        return None if self._storage_options is None else dict(self._storage_options)
+
     def exists(self) -> bool:
         """Whether the table has been created."""
         with self._translated():

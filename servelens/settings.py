@@ -17,7 +17,7 @@ from experiments.experiment import Experiment
 from servelens.drift_settings import DriftSettings
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
-from servelens.evaluation_settings import EvaluationSettings
+from servelens.evaluation_settings import EvaluationSettings, RaySettings
 from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
 from servelens.section import Name, Positive, Section, refuse_duplicates
@@ -201,6 +201,9 @@ class Settings(Section):
         "endpoints of this file; evaluations may name the others as well.",
     )
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
+    ray: RaySettings = Field(
+        default_factory=RaySettings, description="The Ray cluster of evaluations with `engine: ray`."
+    )
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
     experiments: list[ExperimentSettings] = Field(default_factory=list, description="Comparisons.")
     experiments_every_s: Positive = Field(15.0, description="Seconds between two analyses of an experiment.")

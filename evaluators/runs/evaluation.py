@@ -6,16 +6,18 @@ Plain data: from the settings file or the API, kept in the database as JSON, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from evaluators.ray_cluster.placement import Actors, RayCluster
 from evaluators.registry import EvaluatorSpec, known_evaluators
 from evaluators.runs.cron import Cron
 from evaluators.runs.sampling import Sampling
 from servelens.errors import Invalid
 
 LOCAL: Final = "local"
-ENGINES: Final = (LOCAL,)
+RAY: Final = "ray"
+ENGINES: Final = (LOCAL, RAY)
 EVERY_S: Final = 30.0
 
 
@@ -25,7 +27,8 @@ class Evaluation:
     exactly one of them.
 
     ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
-    each. ``timeout_s``: how long the evaluator may take for one text.
+    each. ``timeout_s``: how long the evaluator may take for one text. ``ray``: what it has otherwise of the cluster than others
+    (:class:`~evaluators.ray_cluster.placement.Actors`).
     """
 
     name: str
@@ -39,6 +42,7 @@ class Evaluation:
     start_timeout_s: float = 300.0
     devices: tuple[str, ...] = ()
     engine: str = LOCAL
+    ray: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.every_s is None) == (self.cron is None):
@@ -49,8 +53,20 @@ class Evaluation:
             raise Invalid(
                 f"there is no engine '{self.engine}'.", field="engine", fix=f"Use {' or '.join(ENGINES)}."
             )
+        if self.ray and self.engine != RAY:
+            raise Invalid(
+                "is for the engine 'ray' only.", field="ray", fix="Say engine: ray, or leave it out."
+            )
+        self.actors_on(RayCluster())
         if self.devices and "device" in self.spec.options:
             raise Invalid("is given beside 'options.device'.", field="devices", fix="Leave one of them out.")
+
+    def actors_on(self, cluster: RayCluster) -> Actors:
+        """What it asks of ``cluster``. Raises :class:`~servelens.errors.Invalid`."""
+        try:
+            return replace(cluster.actors, **self.ray)
+        except TypeError as error:
+            raise Invalid(str(error), field="ray", fix="It has actors, num_cpus and num_gpus.") from error
 
     def check_evaluator(self) -> None:
         """Raise :class:`~servelens.errors.Invalid` when no evaluator of that name is installed here. Not asked by every
@@ -83,6 +99,7 @@ class Evaluation:
             "start_timeout_s": self.start_timeout_s,
             "devices": list(self.devices),
             "engine": self.engine,
+            "ray": dict(self.ray),
         }
 
     @classmethod
@@ -100,4 +117,5 @@ class Evaluation:
             start_timeout_s=stored["start_timeout_s"],
             devices=tuple(stored["devices"]),
             engine=stored["engine"],
+            ray=stored.get("ray", {}),
         )

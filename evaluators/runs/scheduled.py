@@ -17,9 +17,10 @@ from typing import Final
 from collector.catalog import EndpointTables
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.oldest_unscored import OldestUnscored
+from evaluators.runs.record_scores import batch_rows
 from evaluators.runs.run_history import RunHistory, Trigger
 from evaluators.runs.runner import EvaluationRunner, RunSummary
-from evaluators.workers.isolated import IsolatedEvaluator
+from evaluators.workers.placement import PlacedEvaluator
 from servelens.clock import Clock
 from servelens.errors import Conflict, ServelensError
 
@@ -47,7 +48,7 @@ class Surroundings:
     """What all evaluations of a scheduler share. ``exclusive`` keeps backfills of an endpoint's application id out."""
 
     tables: Callable[[str], EndpointTables]
-    evaluator: Callable[[Evaluation], IsolatedEvaluator]
+    evaluator: Callable[[Evaluation], PlacedEvaluator]
     history: RunHistory
     clock: Clock
     fence: Callable[[], None]
@@ -162,6 +163,7 @@ class ScheduledEvaluation:
             around.history,
             around.clock,
             evaluation=evaluation.name,
+            max_rows=batch_rows(self._evaluator),
             max_rows_per_run=evaluation.max_rows_per_run,
             sampling=evaluation.sampling,
             fence=around.fence,
