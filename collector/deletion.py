@@ -53,8 +53,17 @@ def delete_before(table: Table, first_day: date) -> int:
     return _delete(table, f"{_DATE} < '{first_day}'", pl.col(_DATE) < first_day)
 
 
-def delete_keys(table: Table, column: str, keys: Sequence[str]) -> int:
-    """Remove the rows whose ``column`` is one of ``keys``; how many there were. Raises as :func:`delete_before`."""
+class Also(NamedTuple):
+    """What else must hold of a row: as SQL, which stands in the table's log, and the same for polars."""
+
+    sql: str
+    expression: pl.Expr
+
+
+def delete_keys(table: Table, column: str, keys: Sequence[str], also: Also | None = None) -> int:
+    """Remove the rows whose ``column`` is one of ``keys`` (of which ``also`` holds); how many there were. Raises as
+    :func:`delete_before`.
+    """
     deleted = 0
     found = _found(table, column, keys)
     files = _files(table, column) if found else {}
@@ -66,6 +75,8 @@ def delete_keys(table: Table, column: str, keys: Sequence[str]) -> int:
                 f"AND {column} IN ({', '.join(_text(key) for key in some)})"
             )
             condition = (pl.col(_DATE) == day) & pl.col(column).is_in(some)
+            if also is not None:
+                predicate, condition = f"{predicate} AND {also.sql}", condition & also.expression
             deleted += _delete(table, predicate, condition)
     return deleted
 

@@ -20,6 +20,8 @@ from dashboard.elements import Element
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
+from evaluators.runs import api as evaluations_api
+from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
 from relabel import api as relabel_api
 from servelens.errors import Missing
@@ -80,6 +82,9 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    if services.parse_evaluation is not None:
+        store = EvaluationStore(services.database, services.clock)
+        app.include_router(evaluations_api.router(store, services.run_history, services.parse_evaluation))
 
     @app.api_route(
         "/api/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from collector.catalog import Catalog
+from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
@@ -41,7 +43,9 @@ class ConsoleServices:
     ``experiments`` are those that have started, live ones first, followed as they change.
     ``experiments_dir`` keeps what looks at experiments have read, from look to look.
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
-    that an empty page tells the reader to send traffic to. ``refresh_s`` is how often a live page looks for new records.
+    that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
+    settings file's block; without it there is no API for evaluations.
+    ``refresh_s`` is how often a live page looks for new records.
     """
 
     catalog: Catalog
@@ -57,6 +61,7 @@ class ConsoleServices:
     clock: Clock
     proxy_url: str = "http://127.0.0.1:8080"
     refresh_s: float = 5.0
+    parse_evaluation: Callable[[Mapping[str, Any]], Evaluation] | None = None
     allowed_hosts: Sequence[str] = field(default=("*",))
 
     def arms(self, endpoint: str) -> tuple[str, ...]:

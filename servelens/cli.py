@@ -13,6 +13,7 @@ import click
 
 from servelens.config_option import config_option as _config
 from servelens.errors import Invalid, Missing, ServelensError
+from servelens.evaluation_commands import evaluation
 from servelens.experiment_commands import experiment
 
 _collector_config = click.option(
@@ -163,6 +164,7 @@ def forget(config: Path, unit: str, endpoint: str | None, now: bool, wait_s: flo
 
 
 cli.add_command(experiment)
+cli.add_command(evaluation)
 
 
 @cli.group()

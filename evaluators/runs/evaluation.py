@@ -45,6 +45,8 @@ class Evaluation:
     ray: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.name == "runs":
+            raise Invalid("'runs' is an address of the API.", field="name", fix="Choose another.")
         if (self.every_s is None) == (self.cron is None):
             raise Invalid("give either 'every_s' or 'cron'.", field="every_s")
         if self.cron is not None:

@@ -25,13 +25,23 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 2.0
 _KEPT_RUNS: Final = timedelta(days=30)
 _FORGET_EVERY_S: Final = 3_600.0
-_ABORT_AFTER_S: Final = 5.0
+ABORT_AFTER_S: Final = 5.0
 
 
 class FollowedEvaluations:
-    """The evaluations of one term of leadership. :meth:`close` ends it."""
+    """The evaluations of one term of leadership. :meth:`close` ends it; batches in hand then have ``abort_after_s``."""
 
-    def __init__(self, store: EvaluationStore, surroundings: Surroundings, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        store: EvaluationStore,
+        surroundings: Surroundings,
+        stop: threading.Event,
+        *,
+        look_s: float = LOOK_S,
+        abort_after_s: float = ABORT_AFTER_S,
+    ) -> None:
+        self._look_s = look_s
+        self._abort_after_s = abort_after_s
         self._store = store
         self._surroundings = surroundings
         self._stop = stop
@@ -69,7 +79,7 @@ class FollowedEvaluations:
         """Call ``finish``, which waits for the jobs, and end all evaluators. Batches in hand have some seconds; what takes
         longer is given up, and is scored by whoever leads next.
         """
-        impatient = threading.Timer(_ABORT_AFTER_S, self._abort)
+        impatient = threading.Timer(self._abort_after_s, self._abort)
         impatient.daemon = True
         impatient.start()
         try:
@@ -86,7 +96,7 @@ class FollowedEvaluations:
             each.abort()
 
     def _follow(self, schedule: Schedule) -> None:
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(self._look_s):
             self._look(schedule)
 
     def _look(self, schedule: Schedule) -> None:

@@ -30,7 +30,7 @@ from evaluators.runs.record_scorer import NO_TEXT, PAYLOAD_TOO_LARGE, RecordScor
 from evaluators.runs.run_history import RunHistory, RunProgress, Trigger
 from evaluators.runs.sampler import Sampler
 from evaluators.runs.sampling import Sampling
-from evaluators.runs.unscored_records import unscored_records
+from evaluators.runs.unscored_records import Wanted, unscored_records
 from servelens.clock import Clock
 from servelens.errors import Conflict, Missing
 
@@ -204,8 +204,7 @@ class EvaluationRunner:
         evaluator, before = self._evaluator, self._nothing()
         found = unscored_records(
             self._tables,
-            evaluator.name,
-            evaluator.target,
+            Wanted(evaluator.name, evaluator.target),
             version=version,
             columns=self._scorer.columns,
             max_rows=self._max_rows,

@@ -1,10 +1,8 @@
-"""Evaluations, from the settings and the database: the store, and what the scheduler runs of it."""
+"""Evaluations, from the settings, the database and what people ask for, checked against the endpoints that there are."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,16 +10,11 @@ from pydantic import ValidationError
 from collector.catalog import Catalog
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore
-from evaluators.runs.follow import FollowedEvaluations
-from evaluators.runs.run_history import RunHistory
-from evaluators.runs.scheduled import Surroundings
-from evaluators.workers.placement import evaluator_of
 from servelens.clock import Clock
 from servelens.control.refusals import invalid_settings
 from servelens.database import Database
 from servelens.errors import Invalid, InvalidSettings, Missing
 from servelens.evaluation_settings import EvaluationSettings
-from servelens.lease import Lease
 from servelens.settings import Settings
 
 
@@ -53,31 +46,6 @@ def requested_evaluation(body: Mapping[str, Any], catalog: Catalog) -> Evaluatio
         raise invalid_settings(error) from error
     _check(evaluation, catalog)
     return evaluation
-
-
-def follow_evaluations(
-    settings: Settings,
-    catalog: Catalog,
-    database: Database,
-    clock: Clock,
-    stop: threading.Event,
-    fence: Callable[[], None],
-) -> FollowedEvaluations:
-    """The evaluations for one term of leadership, which ``stop`` ends; ``fence`` raises when the term is over."""
-    surroundings = Surroundings(
-        tables=catalog.tables,
-        evaluator=partial(evaluator_of, models_dir=settings.models_dir, cluster=settings.ray.build()),
-        history=RunHistory(database, clock),
-        clock=clock,
-        fence=fence,
-        exclusive=lambda endpoint, application_id: scoring_lease(database, endpoint, application_id).held(),
-    )
-    return FollowedEvaluations(EvaluationStore(database, clock), surroundings, stop)
-
-
-def scoring_lease(database: Database, endpoint: str, application_id: str) -> Lease:
-    """Held by who looks for records without a score, which only one may do at a time."""
-    return Lease(database, f"scores of {endpoint} {application_id}"[:200])
 
 
 def _check(evaluation: Evaluation, catalog: Catalog) -> None:

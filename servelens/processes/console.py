@@ -18,6 +18,7 @@ from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
+from servelens.assembly.evaluations import requested_evaluation
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.assembly.tables import build_catalog
@@ -49,9 +50,10 @@ def run(config: Path, *, supervised: bool) -> int:
         lifecycle = open_lifecycle(settings, database, clock)
         controller = build_controller(database, lifecycle, endpoints, clock)
         decisions = ManualDecisions(controller, DecisionLog(database, clock))
+        catalog = build_catalog(settings, endpoints)
         app = create_console(
             ConsoleServices(
-                catalog=build_catalog(settings, endpoints),
+                catalog=catalog,
                 database=database,
                 experiments=CurrentExperiments(lifecycle, clock),
                 experiment_store=ExperimentStore(database, clock),
@@ -68,6 +70,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 run_history=RunHistory(database, clock),
                 reports_dir=settings.reports_dir,
                 clock=clock,
+                parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 proxy_url=_url(settings),
             )
         )

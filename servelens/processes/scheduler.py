@@ -21,7 +21,8 @@ from relabel.selection import Selector
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
-from servelens.assembly.evaluations import follow_evaluations, open_evaluations
+from servelens.assembly.evaluation_jobs import follow_evaluations
+from servelens.assembly.evaluations import open_evaluations
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller

@@ -102,8 +102,13 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
         ),
         (
             "data_dir: data",
-            "data_dir: data\nevaluations: [{endpoint: chatt, evaluator: toxicity}]",
-            "evaluations[0].endpoint: there is no endpoint 'chatt'. Use one of: chat.",
+            "data_dir: data\nevaluations: [{endpoint: chat, evaluator: toxicity, cron: '61 * * * *'}]",
+            "evaluations[0].cron: '61' is not within 0 to 59. Write five fields,",
+        ),
+        (
+            "data_dir: data",
+            "data_dir: data\ndrift: [{endpoint: chatt}]",
+            "drift[0].endpoint: there is no endpoint 'chatt'. Use one of: chat.",
         ),
         (
             "data_dir: data",

@@ -13,10 +13,10 @@ import pytest
 
 from collector.catalog import SCORE_SCHEMA, EndpointTables
 from evaluators.evaluator import Evaluator, Score, Text, unscored
-from evaluators.runs.run_history import RunHistory
+from evaluators.runs.run_history import RunHistory, Trigger
 from evaluators.runs.runner import EvaluationRunner
 from servelens.clock import ManualClock
-from servelens.errors import Conflict, Unavailable
+from servelens.errors import Conflict, Invalid, Unavailable
 from tests.unit.evaluators.inference_rows import ENDPOINT, endpoint_tables, payload_rows
 from tests.unit.evaluators.scoring_evaluators import LengthEvaluator
 
@@ -286,3 +286,83 @@ def test_a_replaced_inference_table_is_noticed(
     replaced.payload.append(payload_rows(1, START))
     with pytest.raises(Conflict, match="replaced"):
         runner_for(replaced, history, clock, LengthEvaluator()).run()
+
+
+class StatusEvaluator(LengthEvaluator):
+    """Lives from a column; says itself what it cannot score."""
+
+    columns = ("status_code", "tags")
+
+    def score(self, batch: Sequence[Text]) -> list[Score]:
+        return [
+            unscored("no_status")
+            if text.columns["status_code"] is None
+            else Score(float(text.columns["status_code"]))
+            for text in batch
+        ]
+
+
+def test_an_evaluator_with_columns_is_given_every_record_with_them(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    tables.payload.append(
+        payload_rows(3, START, status_code=[200, 502, None], response_text=["Paris.", None, None])
+    )
+    runner_for(tables, history, clock, StatusEvaluator()).run()
+    scores = scores_of(tables)
+    assert scores["score"].to_list() == [200, 502, None]
+    assert scores["unscored_reason"].to_list() == [None, None, "no_status"]
+
+
+def test_a_column_that_no_table_has_is_an_error(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    tables.payload.append(payload_rows(1, START))
+    evaluator = StatusEvaluator()
+    evaluator.columns = ("mood",)  # type: ignore[assignment]
+    with pytest.raises(Invalid, match=r"length@response: .*'mood'"):
+        runner_for(tables, history, clock, evaluator).run()
+
+
+def test_a_run_ends_at_its_limit_and_says_what_waits(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    for _ in range(5):
+        tables.payload.append(payload_rows(3, START))
+    runner = runner_for(tables, history, clock, LengthEvaluator(), max_rows=3, max_rows_per_run=5)
+    assert [runner.run().scored for _ in range(3)] == [6, 6, 3]
+    assert [run.waiting for run in history.recent()] == [0, 3, 9]
+
+
+def test_the_history_has_version_trigger_tokens_and_lag(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    class Counting(LengthEvaluator):
+        def score(self, batch: Sequence[Text]) -> list[Score]:
+            clock.advance(2)
+            return [Score(1.0, details={"tokens": 50.0}) for _ in batch]
+
+    tables.payload.append(payload_rows(100, START, every=timedelta(seconds=1)))
+    runner = runner_for(tables, history, clock, Counting(), evaluation="chat-length")
+    runner.run(trigger=Trigger.MANUAL)
+    run = history.recent(evaluation="chat-length")[0]
+    assert (run.evaluation, run.trigger, run.evaluator_version) == ("chat-length", "manual", "1")
+    assert (run.rows, run.skipped, run.waiting) == (100, 0, 0)
+    assert (run.tokens, run.tokens_per_s) == (5_000, 2_500)
+    assert run.lag_max_s == 3_602
+    assert run.lag_p99_s == pytest.approx(3_602, rel=0.02)
+    assert run.to_dict()["tokens_per_s"] == 2_500
+
+
+def test_a_scheduler_that_leads_no_more_keeps_nothing(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    tables.payload.append(payload_rows(4, START))
+
+    def fence() -> None:
+        raise Conflict("this process does not hold the lease")
+
+    with pytest.raises(Conflict, match="lease"):
+        runner_for(tables, history, clock, LengthEvaluator(), fence=fence).run()
+    assert scores_of(tables).is_empty()
+    assert history.recent()[0].state == "failed"

@@ -198,3 +198,46 @@ def test_an_interval_is_positive(every_s: float) -> None:
 def test_two_jobs_of_one_name_are_refused() -> None:
     with pytest.raises(Invalid, match="'job'"):
         Schedule([Job("job", 1, lambda: None), Job("job", 1, lambda: None)])
+
+
+def test_jobs_come_and_go_while_it_runs(started: Callable[..., Schedule]) -> None:
+    first, second = Counter(), Counter()
+    schedule = started(Job("first", 0.02, first))
+    schedule.add(Job("second", 0.02, second))
+    second.wait_for(2)
+    schedule.remove("first")
+    schedule.remove("never there")
+    assert [status.name for status in schedule.status()] == ["second"]
+    runs = first.runs
+    second.wait_for(second.runs + 5)
+    assert first.runs <= runs + 1  # one may have been under way
+    schedule.add(Job("first", 3600, first))
+    first.wait_for(runs + 1)
+
+
+def test_a_job_that_is_asked_for_runs_beside_its_times_but_never_twice_at_once(
+    started: Callable[..., Schedule],
+) -> None:
+    counter = Counter(lambda: time.sleep(0.02))
+    job = Job("job", 3600, counter)
+    schedule = started(job)
+    for _ in range(4):
+        schedule.run_soon(job)
+    counter.wait_for(5)
+    assert counter.most_at_once == 1
+    other = Counter()
+    schedule.run_soon(Job("not added", 3600, other))
+    other.wait_for(1)
+
+
+def test_a_job_at_times_of_the_clock_waits_for_them(started: Callable[..., Schedule]) -> None:
+    seldom, often = Counter(), Counter()
+    schedule = started(Job("yearly", None, seldom, cron="0 0 29 2 *"), Job("often", 0.02, often))
+    often.wait_for(5)
+    assert seldom.runs == 0
+    assert [status.name for status in schedule.status()] == ["yearly", "often"]
+
+
+def test_times_that_are_none_are_refused() -> None:
+    with pytest.raises(Invalid, match="cron"):
+        Schedule([Job("job", None, lambda: None, cron="every day")])
