@@ -19,9 +19,10 @@ from evaluators.workers.child import follow
 from evaluators.workers.wire import Channel, Closed, described, packed_error
 from servelens.errors import Missing, ServelensError, Unavailable
 
-CONNECT_S: Final = 60.0
+JOIN_S: Final = 60.0
+"""How long joining may take: Ray itself goes on for minutes."""
+JOIN: Final = "See that the cluster runs, and that this machine has joined it: ray start --address=HEAD:6379"
 _LOOK_S: Final = 5.0
-_JOIN: Final = "See that the cluster runs, and that this machine has joined it: ray start --address=HEAD:6379"
 
 
 def main(reading: int, writing: int, parent: int) -> None:
@@ -37,6 +38,7 @@ def _serve(channel: Channel) -> None:
     logging.basicConfig(level=level, format="%(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     try:
         _connect(cluster)
+        channel.send(("joined",))
         from evaluators.ray_cluster.pool import Pool
 
         pool = Pool(cluster=cluster, **asked)
@@ -91,7 +93,7 @@ def _connect(cluster: RayCluster) -> None:
         )
     except Exception as error:
         raise Unavailable(
-            f"the Ray cluster cannot be joined: {described(error)}", field="ray.address", fix=_JOIN
+            f"the Ray cluster cannot be joined: {described(error)}", field="ray.address", fix=JOIN
         ) from error
 
 
@@ -102,5 +104,5 @@ def _look(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
     except OSError as error:
         raise Unavailable(
-            f"no Ray cluster answers at {address}: {error}", field="ray.address", fix=_JOIN
+            f"no Ray cluster answers at {address}: {error}", field="ray.address", fix=JOIN
         ) from error

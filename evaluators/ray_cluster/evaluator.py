@@ -16,14 +16,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import polars as pl
 
 from collector.object_store import is_remote
 from collector.table import Table
 from evaluators.evaluator import Score, Target, Text
-from evaluators.ray_cluster.driver import CONNECT_S
+from evaluators.ray_cluster.driver import JOIN, JOIN_S
 from evaluators.ray_cluster.placement import Actors, RayCluster
 from evaluators.ray_cluster.portion import Portion, TableAddress, slices
 from evaluators.registry import EvaluatorSpec
@@ -74,7 +74,7 @@ class RayEvaluator:
             "timeout_s": timeout_s,
             "start_timeout_s": start_timeout_s,
         }
-        self._start_limit_s = CONNECT_S + cluster.placement_timeout_s + start_timeout_s + _GRACE_S
+        self._start_limit_s = cluster.placement_timeout_s + start_timeout_s + _GRACE_S
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._about: About | None = None
@@ -224,11 +224,11 @@ class RayEvaluator:
             self._end(kill=True)
         self._process, channel = start_process("evaluators.ray_cluster.driver")
         self._channel = channel
-        deadline = time.monotonic() + self._start_limit_s
         level = logging.getLogger().getEffectiveLevel()
         try:
-            channel.send((self._cluster, self._asked, level), deadline)
-            kind, *answer = channel.receive(deadline)
+            kind, *answer = self._joined(channel, level)
+            if kind == "joined":
+                kind, *answer = channel.receive(time.monotonic() + self._start_limit_s)
         except TimeoutError as error:
             self._end(kill=True)
             raise Unavailable(
@@ -244,6 +244,20 @@ class RayEvaluator:
         about, self._device = answer
         self._about = About(*about)
         return channel
+
+    def _joined(self, channel: Channel, level: int) -> tuple[Any, ...]:
+        deadline = time.monotonic() + JOIN_S
+        try:
+            channel.send((self._cluster, self._asked, level), deadline)
+            answer: tuple[Any, ...] = channel.receive(deadline)
+        except TimeoutError as error:
+            self._end(kill=True)
+            raise Unavailable(
+                f"the Ray cluster at {self._cluster.address} did not answer within {JOIN_S:g} s",
+                field="ray.address",
+                fix=JOIN,
+            ) from error
+        return answer
 
     @property
     def _field(self) -> str:
