@@ -119,7 +119,7 @@ def unpacked_score(packed: PackedScore) -> Score:
 
 def described(error: BaseException) -> str:
     """``error`` in one bounded line, for details and messages."""
-    return f"{type(error).__name__}: {error}".replace("\0", "")[:_ERROR_CHARACTERS]
+    return " ".join(f"{type(error).__name__}: {error}".replace("\0", "").split())[:_ERROR_CHARACTERS]
 
 
 def packed_error(error: Exception) -> PackedError:
