@@ -58,6 +58,10 @@ class ScoringActor:
             return "refused", packed_error(error)
         return "scores", about, [packed_score(score) for score in scores]
 
+    def close(self) -> None:
+        """End the evaluator's process."""
+        self._evaluator.close()
+
     def _of_records(self, portion: Portion, address: TableAddress) -> list[Score]:
         """Of the records that are still there; the others have a reason. The newest version is read, since files of an
         older one may be gone, and a record never changes."""
@@ -73,9 +77,10 @@ class ScoringActor:
         if table is None:
             table = Table(address.uri, PAYLOAD_SCHEMA, storage_options=address.options)
             self._tables[address.uri] = table
-        if (table.version() or -1) < address.version:
+        version = table.version()
+        if version is None or version < address.version:
             raise Unavailable(
-                f"node {socket.gethostname()} sees version {table.version()} of the table, not {address.version}",
+                f"node {socket.gethostname()} sees version {version} of the table, not {address.version}",
                 field=address.uri,
                 fix="Keep tables.root in storage that all nodes reach, or set ray.read_on_nodes to false.",
             )

@@ -66,11 +66,12 @@ class RayEvaluator:
         self._spec = spec
         self._cluster = cluster
         self._actors = actors or cluster.actors
+        chosen = "device" in spec.options
         self._asked = {
             "actors": self._actors,
             "spec": spec.to_json(),
             "models_dir": cluster.models_dir or models_dir.absolute(),
-            "devices": tuple(devices),
+            "devices": tuple(devices) or (() if chosen else self._actors.devices),
             "timeout_s": timeout_s,
             "start_timeout_s": start_timeout_s,
         }

@@ -6,8 +6,9 @@ process) its portions go to the others, and another actor is asked for. Ray does
 retries waits for its own actor, which may never come back, and an actor that Ray restarts would not be looked at again,
 and could be on a node with another model. So both are zero, and both are done here.
 
-A portion over which two actors in a row were lost is divided, down to the record that ends actors, which is unscored. In
-what has not to do with portions, :data:`~evaluators.workers.isolated.LOST_IN_A_ROW` losses without an answer end the call.
+A portion over which an actor was lost is done again, alone on its actor. Where that one is lost as well the portion is
+divided, down to the record that ends actors, which is unscored. After
+:data:`~evaluators.workers.isolated.LOST_IN_A_ROW` losses without an answer between the call is given up.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Pool:
         self._asked = actors
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
-        self._arguments = (spec, str(models_dir), devices or actors.devices, timeout_s, start_timeout_s)
+        self._arguments = (spec, str(models_dir), devices, timeout_s, start_timeout_s)
         self._actor = ray.remote(ScoringActor).options(
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,
@@ -86,6 +87,7 @@ class Pool:
         self._told_by = ""
         self._lost = 0
         self._waiting: deque[Portion] = deque()
+        self._more = False
         self.mixed = False
         """Whether the actors turned out to differ: all of them are to be loaded anew."""
 
@@ -115,18 +117,11 @@ class Pool:
         """
         self._lost = 0
         self._waiting.clear()
-        more = True
+        self._more = True
         try:
             while True:
                 self._fill()
-                for room in range(1, _IN_HAND + 1):
-                    for member in self._usable():
-                        while len(member.calls) < room and (self._waiting or more):
-                            portion = self._waiting.popleft() if self._waiting else take()
-                            if portion is None:
-                                more = False
-                            else:
-                                self._hand(member, portion)
+                self._share_out(take)
                 if not self._waiting and not any(self._wanted(member) for member in self._members):
                     return
                 if not self._usable() and not any(self._may_come(member) for member in self._members):
@@ -160,6 +155,25 @@ class Pool:
         limit = self._cluster.placement_timeout_s if member.node is None else self._start_timeout_s + _GRACE_S
         return not member.ready and time.monotonic() - member.since < limit
 
+    def _share_out(self, take: Callable[[], Portion | None]) -> None:
+        """Give each a portion, and then each another one."""
+        for room in range(1, _IN_HAND + 1):
+            for member in self._usable():
+                if len(member.calls) < room and (portion := self._next_for(member, take)) is not None:
+                    self._hand(member, portion)
+
+    def _next_for(self, member: _Member, take: Callable[[], Portion | None]) -> Portion | None:
+        # A portion that may be to blame is alone on its actor, so that no other is blamed for it.
+        if any(portion is not None and portion.losses for portion in member.calls.values()):
+            return None
+        if self._waiting:
+            return None if self._waiting[0].losses and member.calls else self._waiting.popleft()
+        if not self._more:
+            return None
+        portion = take()
+        self._more = portion is not None
+        return portion
+
     def _hand(self, member: _Member, portion: Portion) -> None:
         if not member.calls:
             member.since = time.monotonic()
@@ -175,10 +189,9 @@ class Pool:
         done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
         if not done:
             done, _ = ray.wait(list(owners), num_returns=1, timeout=_WAIT_S)
+        lost: list[tuple[_Member, RayError]] = []
         for ref in done:
             member = owners[ref]
-            if member not in self._members:  # lost a moment ago, with all that it had
-                continue
             try:
                 answer = ray.get(ref)
             except RuntimeEnvSetupError as error:
@@ -188,12 +201,15 @@ class Pool:
             except RayTaskError as error:
                 raise Unavailable(f"an actor failed: {described(error)}", field="engine 'ray'") from error
             except RayError as error:
-                self._lose(member, error, give)
+                lost.append((member, error))  # after what it has answered before
                 continue
             if ref == member.coming:
                 self._welcome(member, answer)
             else:
                 self._settle(member, ref, answer, give)
+        for member, error in lost:
+            if member in self._members:  # not with another of its calls already
+                self._lose(member, error, give)
         for member in self._usable():
             if member.calls and time.monotonic() - member.since > self._limit_s(member):
                 self._lose(member, TimeoutError("it gave no answer in time"), give)

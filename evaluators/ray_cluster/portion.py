@@ -53,6 +53,5 @@ def slices(count: int, actors: int) -> list[range]:
     """
     if count == 0:
         return []
-    fitting = max(min(-(-count // (2 * actors)), LARGEST), SMALLEST)
-    parts = max(1, round(count / fitting)) if count < 2 * fitting else -(-count // fitting)
+    parts = max(-(-count // LARGEST), min(2 * actors, count // SMALLEST), 1)
     return [range(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

@@ -7,6 +7,7 @@ history (once for each error, not for each try), and the lag grows meanwhile.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -163,7 +164,7 @@ class ScheduledEvaluation:
             around.history,
             around.clock,
             evaluation=evaluation.name,
-            max_rows=batch_rows(self._evaluator),
+            max_rows=min(batch_rows(self._evaluator), evaluation.max_rows_per_run or sys.maxsize),
             max_rows_per_run=evaluation.max_rows_per_run,
             sampling=evaluation.sampling,
             fence=around.fence,

@@ -75,4 +75,4 @@ def nodes() -> Iterator[TwoNodes]:
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)

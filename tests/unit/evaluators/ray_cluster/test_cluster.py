@@ -29,8 +29,11 @@ from evaluators.runs.record_scores import NO_TEXT, PAYLOAD_TOO_LARGE, RECORD_GON
 from evaluators.runs.run_history import RunHistory
 from evaluators.runs.runner import EvaluationRunner
 from evaluators.workers.isolated import IsolatedEvaluator
+from servelens.assembly.database import build_database
+from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.evaluations import open_evaluations
 from servelens.assembly.tables import build_catalog
-from servelens.clock import ManualClock
+from servelens.clock import ManualClock, SystemClock
 from servelens.errors import Unavailable
 from servelens.settings_file import load_settings
 from tests.unit.evaluators.inference_rows import ENDPOINT, payload_rows
@@ -109,12 +112,12 @@ def local_scores(tmp_path: Path, tables: EndpointTables) -> pl.DataFrame:
 
 
 def test_scores_are_the_local_ones_and_both_nodes_work(on_ray: Make, tmp_path: Path) -> None:
-    evaluator = on_ray()
+    evaluator = on_ray(timeout_s=1.0)
     assert (evaluator.name, evaluator.version, evaluator.model) == ("travelling", "7", "rules")
     assert (evaluator.target, evaluator.device, evaluator.columns) == ("response", "cpu", ())
     bad = {7: "hang", 40: "raise", 90: "segfault", 150: "nan"}
     batch = texts(*(bad.get(index, "x" * index) for index in range(200)))
-    local = IsolatedEvaluator(EvaluatorSpec("travelling"), tmp_path, timeout_s=2.0)
+    local = IsolatedEvaluator(EvaluatorSpec("travelling"), tmp_path, timeout_s=1.0)
     try:
         expected = local.score(batch)
     finally:
@@ -126,8 +129,8 @@ def test_scores_are_the_local_ones_and_both_nodes_work(on_ray: Make, tmp_path: P
     assert labels(scores) - {None} == {"first", "second"}
     assert evaluator.score([]) == []
     # A record that ends the actor itself, again and again, costs only itself as well.
-    found = outcome(evaluator.score(texts(*(["fine"] * 20 + ["kill actor"] + ["fine"] * 20))))
-    assert (found[20], found.count(4.0)) == (WORKER_DIED, 40)
+    found = outcome(evaluator.score(texts(*["fine", "kill actor", *["fine"] * 4])))
+    assert (found[1], found.count(4.0)) == (WORKER_DIED, 5)
 
 
 def test_nodes_read_the_tables_themselves_and_lose_no_record_when_one_of_them_dies(
@@ -158,7 +161,7 @@ def test_nodes_read_the_tables_themselves_and_lose_no_record_when_one_of_them_di
     expected = local_scores(tmp_path, tables)
     written = tables.scores.scan().collect().sort(ID)
     assert written.select(expected.columns).equals(expected)
-    assert first.unscored_reasons == {NO_TEXT: 19, PAYLOAD_TOO_LARGE: 1}
+    assert first.unscored_reasons == {NO_TEXT: 28, PAYLOAD_TOO_LARGE: 2}
     assert set(written["label"].drop_nulls()) == {"first", "second"}
     assert (first.from_version, first.to_version) == (None, tables.payload.version())
 
@@ -221,7 +224,7 @@ def test_two_actors_share_a_gpu(on_ray: Make) -> None:
 
 
 def test_nodes_with_different_models_are_refused(on_ray: Make) -> None:
-    with pytest.raises(Unavailable, match="version '7 (first|second)' on .*, '7 (first|second)' on"):
+    with pytest.raises(Unavailable, match=r"version '7 (first|second)' on .*, '7 (first|second)' on"):
         on_ray(versions="of the node").score(texts("fine"))
 
 
@@ -262,7 +265,12 @@ def test_a_backfill_and_a_scheduled_run_by_command(nodes: TwoNodes, tmp_path: Pa
             }
         )
     )
-    tables = build_catalog(load_settings(config)).tables("chat")
+    settings, clock = load_settings(config), SystemClock()
+    database = build_database(settings)
+    catalog = build_catalog(settings, open_endpoint_store(settings, database, clock))
+    open_evaluations(settings, catalog, database, clock)
+    database.dispose()
+    tables = build_catalog(settings).tables("chat")
     start = datetime.now(UTC) - timedelta(hours=1)
     tables.payload.append(payload_rows(150, start))
     backfill = ("evaluation", "backfill", "--endpoint", "chat", "--evaluator", "travelling", "--json")

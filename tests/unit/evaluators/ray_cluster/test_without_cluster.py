@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,9 @@ def test_a_batch_is_divided_evenly_and_whole(count: int, actors: int) -> None:
     parts = slices(count, actors)
     assert [index for part in parts for index in part] == list(range(count))
     sizes = [len(part) for part in parts]
-    assert max(sizes, default=0) <= max(LARGEST, 2 * SMALLEST)
+    assert max(sizes, default=0) <= LARGEST
     assert not sizes or max(sizes) - min(sizes) <= 1
-    assert len(sizes) < 2 or min(sizes) >= SMALLEST // 2
+    assert len(sizes) < 2 or min(sizes) >= SMALLEST
     if count >= 2 * actors * SMALLEST:
         assert len(sizes) >= 2 * actors
 
@@ -76,7 +77,8 @@ def test_a_node_that_does_not_see_the_table_says_so(tmp_path: Path, seen: str) -
     if seen == "an older version":
         tables.payload.append(payload_rows(1, START))
     actor = ScoringActor(EvaluatorSpec("length").to_json(), str(tmp_path), (), 60.0, 60.0)
-    kind, error = actor.score(Portion(0, ["an-id"], TableAddress(tables.payload.uri, 17)))
+    with closing(actor):
+        kind, error = actor.score(Portion(0, ["an-id"], TableAddress(tables.payload.uri, 17)))
     assert (kind, error[0]) == ("refused", "Unavailable")
     assert "not 17" in error[1]
     assert "read_on_nodes" in error[3]
