@@ -207,9 +207,9 @@ class Pool:
                 self._welcome(member, answer)
             else:
                 self._settle(member, ref, answer, give)
-        for member, error in lost:
+        for member, why in lost:
             if member in self._members:  # not with another of its calls already
-                self._lose(member, error, give)
+                self._lose(member, why, give)
         for member in self._usable():
             if member.calls and time.monotonic() - member.since > self._limit_s(member):
                 self._lose(member, TimeoutError("it gave no answer in time"), give)

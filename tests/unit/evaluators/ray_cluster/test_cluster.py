@@ -61,7 +61,10 @@ def on_ray(nodes: TwoNodes, tmp_path: Path) -> Iterator[Make]:
     ) -> RayEvaluator:
         read_on_nodes = options.pop("read_on_nodes", True)
         cluster = RayCluster(
-            nodes.address, read_on_nodes=read_on_nodes, placement_timeout_s=placement_timeout_s
+            nodes.address,
+            read_on_nodes=read_on_nodes,
+            placement_timeout_s=placement_timeout_s,
+            runtime_env=options.pop("runtime_env", {}),
         )
         spec = EvaluatorSpec("travelling", options)
         made.append(RayEvaluator(spec, tmp_path, cluster, actors=actors, timeout_s=timeout_s))
@@ -226,6 +229,16 @@ def test_two_actors_share_a_gpu(on_ray: Make) -> None:
 def test_nodes_with_different_models_are_refused(on_ray: Make) -> None:
     with pytest.raises(Unavailable, match=r"version '7 (first|second)' on .*, '7 (first|second)' on"):
         on_ray(versions="of the node").score(texts("fine"))
+
+
+def test_nodes_without_our_packages_are_an_error_that_says_so(on_ray: Make, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys; sys.modules['evaluators'] = None  # as if it were not there"
+    )
+    without = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
+    with pytest.raises(Unavailable, match="evaluators") as told:
+        on_ray(ANYWHERE, runtime_env=without).score(texts("fine"))
+    assert "servelens[ray] is installed" in str(told.value.fix)
 
 
 def test_a_call_can_be_given_up_and_a_driver_that_is_killed_takes_all_with_it(on_ray: Make) -> None:
