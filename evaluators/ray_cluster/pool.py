@@ -39,6 +39,9 @@ AboutFields = tuple[Any, ...]
 _IN_HAND: Final = 2
 _WAIT_S: Final = 1.0
 _GRACE_S: Final = 60.0
+_INSTALL: Final = (
+    "See that servelens[ray] is installed there, in the same version; Ray's logs on the node say more."
+)
 _SAME: Final = ("name", "version", "model", "target")
 
 
@@ -287,11 +290,15 @@ class Pool:
                 self._waiting.appendleft(portion)
             else:
                 self._put_back(portion, error, give)
-        if self._lost >= LOST_IN_A_ROW or "creation task" in str(error):
+        if "creation task" in str(error):  # it did not so much as begin, and would not elsewhere
+            raise Unavailable(
+                f"a node cannot start an actor: {described(error)}", field="engine 'ray'", fix=_INSTALL
+            ) from error
+        if self._lost >= LOST_IN_A_ROW:
             raise Unavailable(
                 f"actors were lost {self._lost} times in a row; the last time: {described(error)}",
                 field="engine 'ray'",
-                fix="See Ray's logs on the node, and that servelens[ray] is installed there.",
+                fix="See Ray's logs on the nodes; more memory for each actor may help.",
             ) from error
 
     def _put_back(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import select
 import struct
 import time
@@ -27,6 +28,7 @@ PackedError: TypeAlias = "tuple[str, str, str | None, str | None]"
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 20
 _ERROR_CHARACTERS: Final = 500
+_UNPRINTED: Final = re.compile(r"\x1b\[[0-9;]*m|\0")  # colours, and what no database takes
 
 
 class Closed(Exception):
@@ -119,7 +121,8 @@ def unpacked_score(packed: PackedScore) -> Score:
 
 def described(error: BaseException) -> str:
     """``error`` in one bounded line, for details and messages."""
-    return " ".join(f"{type(error).__name__}: {error}".replace("\0", "").split())[:_ERROR_CHARACTERS]
+    plain = _UNPRINTED.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(plain.split())[:_ERROR_CHARACTERS]
 
 
 def packed_error(error: Exception) -> PackedError:

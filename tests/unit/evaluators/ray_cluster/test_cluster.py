@@ -238,6 +238,7 @@ def test_nodes_without_our_packages_are_an_error_that_says_so(on_ray: Make, tmp_
     without = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
     with pytest.raises(Unavailable, match="evaluators") as told:
         on_ray(ANYWHERE, runtime_env=without).score(texts("fine"))
+    assert "cannot start an actor" in str(told.value)
     assert "servelens[ray] is installed" in str(told.value.fix)
 
 
