@@ -124,6 +124,12 @@ class EvaluationSettings(Section):
         default_factory=list,
         description="Devices with one worker each, as `[cuda:0, cuda:1]`. Default: one worker, which chooses.",
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads of each worker. Default: the workers share half of the cores, on Ray `num_cpus`.",
+    )
     engine: Literal["local", "ray"] = Field(
         "local",
         description="Where it runs: `local` is in processes of the scheduler, `ray` on the cluster of `ray`.",
@@ -159,6 +165,7 @@ class EvaluationSettings(Section):
             timeout_s=self.timeout_s,
             start_timeout_s=self.start_timeout_s,
             devices=tuple(self.devices),
+            threads=self.threads,
             engine=self.engine,
             ray={} if self.ray is None else self.ray.model_dump(exclude_none=True),
         )

@@ -24,12 +24,19 @@ class ScoringActor:
     """Loads nothing before :meth:`load`, so it is quick to say that it has its place."""
 
     def __init__(
-        self, spec: str, models_dir: str, devices: Sequence[str], timeout_s: float, start_timeout_s: float
+        self,
+        spec: str,
+        models_dir: str,
+        devices: Sequence[str],
+        threads: int,
+        timeout_s: float,
+        start_timeout_s: float,
     ) -> None:
         self._evaluator = IsolatedEvaluator(
             EvaluatorSpec.from_json(spec),
             Path(models_dir),
             devices=devices,
+            threads=threads,
             timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
         )

@@ -48,8 +48,9 @@ class RayEvaluator:
     """The evaluator of ``spec`` in ``actors`` of ``cluster``.
 
     The driver and the actors are started when they are first needed and kept; :meth:`close` ends them. ``devices``: one
-    worker for each in every actor. ``timeout_s`` and ``start_timeout_s`` as for
-    :class:`~evaluators.workers.isolated.IsolatedEvaluator`. One caller at a time.
+    worker for each in every actor; ``threads``: what a worker computes with (default: they share the actor's CPUs).
+    ``timeout_s`` and ``start_timeout_s`` as for :class:`~evaluators.workers.isolated.IsolatedEvaluator`. One caller at a
+    time.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RayEvaluator:
         *,
         actors: Actors | None = None,
         devices: Sequence[str] = (),
+        threads: int | None = None,
         timeout_s: float = TIMEOUT_S,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
@@ -67,11 +69,13 @@ class RayEvaluator:
         self._cluster = cluster
         self._actors = actors or cluster.actors
         chosen = "device" in spec.options
+        workers = tuple(devices) or (() if chosen else self._actors.devices)
         self._asked = {
             "actors": self._actors,
             "spec": spec.to_json(),
             "models_dir": cluster.models_dir or models_dir.absolute(),
-            "devices": tuple(devices) or (() if chosen else self._actors.devices),
+            "devices": workers,
+            "threads": threads or max(1, int(self._actors.num_cpus) // max(1, len(workers))),
             "timeout_s": timeout_s,
             "start_timeout_s": start_timeout_s,
         }

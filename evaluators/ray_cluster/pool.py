@@ -70,6 +70,7 @@ class Pool:
         spec: str,
         models_dir: Path,
         devices: tuple[str, ...],
+        threads: int,
         timeout_s: float,
         start_timeout_s: float,
     ) -> None:
@@ -77,7 +78,7 @@ class Pool:
         self._asked = actors
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
-        self._arguments = (spec, str(models_dir), devices, timeout_s, start_timeout_s)
+        self._arguments = (spec, str(models_dir), devices, threads, timeout_s, start_timeout_s)
         self._actor = ray.remote(ScoringActor).options(
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,

@@ -27,8 +27,8 @@ class Evaluation:
     exactly one of them.
 
     ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
-    each. ``timeout_s``: how long the evaluator may take for one text. ``ray``: what it has otherwise of the cluster than others
-    (:class:`~evaluators.ray_cluster.placement.Actors`).
+    each; ``threads``: what each computes with on the CPU. ``timeout_s``: how long the evaluator may take for one text.
+    ``ray``: what it has otherwise of the cluster than others (:class:`~evaluators.ray_cluster.placement.Actors`).
     """
 
     name: str
@@ -41,6 +41,7 @@ class Evaluation:
     timeout_s: float = 60.0
     start_timeout_s: float = 300.0
     devices: tuple[str, ...] = ()
+    threads: int | None = None
     engine: str = LOCAL
     ray: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,6 +101,7 @@ class Evaluation:
             "timeout_s": self.timeout_s,
             "start_timeout_s": self.start_timeout_s,
             "devices": list(self.devices),
+            "threads": self.threads,
             "engine": self.engine,
             "ray": dict(self.ray),
         }
@@ -118,6 +120,7 @@ class Evaluation:
             timeout_s=stored["timeout_s"],
             start_timeout_s=stored["start_timeout_s"],
             devices=tuple(stored["devices"]),
+            threads=stored["threads"],
             engine=stored["engine"],
             ray=stored.get("ray", {}),
         )

@@ -42,7 +42,8 @@ def main(reading: int, writing: int, parent: int) -> None:
 
 
 def _serve(channel: Channel) -> None:
-    spec, models_dir, level = channel.receive()
+    spec, models_dir, threads, level = channel.receive()
+    os.putenv("OMP_NUM_THREADS", str(threads))  # read when the library is loaded, which is later
     logging.basicConfig(level=level, format="%(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     try:
         evaluator = build(EvaluatorSpec.from_json(spec), Path(models_dir))

@@ -1,10 +1,11 @@
 """An evaluator whose work is done in processes of its own: nothing that a text does to it reaches the scheduler.
 
 Invariant: every text gets a score or a reason, whatever the model does, or :meth:`IsolatedEvaluator.score` raises and
-there is no score at all. Texts are sent in pieces that are sized to take about a second (so that a time limit means the
-same for fast and slow models). A piece that brings no answer (it hangs, or its process ends) is taken apart, each part
-with a shorter limit than the whole, down to the text alone, which has the full limit: it alone is *unscored*, with
-``timed_out``, ``worker_died`` or ``model_error``. One hanging text in 2,000 so costs little more than two time limits.
+there is no score at all. Texts are sent in pieces that are sized to take about a twelfth of the time limit, so that the
+limit means the same for fast and slow models. A piece that brings no answer (it hangs, or its process ends) is taken
+apart, each part with a shorter limit than the whole, down to the text alone, which has the full limit: it alone is
+*unscored*, with ``timed_out``, ``worker_died`` or ``model_error``. One hanging text in 2,000 so costs little more than two
+time limits.
 
 Three things are no text's fault and raise :class:`~servelens.errors.Unavailable`, so that nothing is kept and a later
 run tries again: the evaluator cannot be loaded, its process is lost again and again without one answer between, and it
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -38,7 +40,7 @@ TIMEOUT_S: Final = 60.0
 START_TIMEOUT_S: Final = 300.0
 _FIRST_PIECE: Final = 32
 _LARGEST_PIECE: Final = 1_024
-_PIECE_S: Final = 1.0
+_PIECE_SHARE: Final = 1 / 12
 _PARTS: Final = 8
 LOST_IN_A_ROW: Final = 10
 _PATIENCE: Final = 3
@@ -100,7 +102,8 @@ class IsolatedEvaluator:
     """The evaluator of ``spec``, in one process, or one for each of ``devices``, over which a batch is shared out.
 
     The processes are started when they are first needed and kept; :meth:`close` ends them. ``timeout_s`` is how long
-    one text may take when it is alone, ``start_timeout_s`` how long loading may take; after ``lost_in_a_row`` losses
+    one text may take when it is alone, ``threads`` how many each process computes with (default: the processes share half
+    of the cores), ``start_timeout_s`` how long loading may take; after ``lost_in_a_row`` losses
     without an answer between a call is given up. One caller at a time.
     """
 
@@ -112,14 +115,19 @@ class IsolatedEvaluator:
         devices: Sequence[str] = (),
         timeout_s: float = TIMEOUT_S,
         start_timeout_s: float = START_TIMEOUT_S,
+        threads: int | None = None,
         lost_in_a_row: int = LOST_IN_A_ROW,
     ) -> None:
         self._lost_in_a_row = lost_in_a_row
         self._spec = spec
         self._timeout_s = timeout_s
         chosen: list[str | None] = [*devices] or [None]
+        # Threads of OpenMP that do not get a core each wait for one another, spinning: with two on two busy cores a small
+        # model took ten times as long as with one.
+        each = threads or max(1, len(os.sched_getaffinity(0)) // 2 // len(chosen))
         self._workers = [
-            Worker(spec, models_dir, device=device, start_limit_s=start_timeout_s) for device in chosen
+            Worker(spec, models_dir, device=device, threads=each, start_limit_s=start_timeout_s)
+            for device in chosen
         ]
         self._size = _FIRST_PIECE
         self._text_s = 0.0
@@ -272,7 +280,7 @@ class IsolatedEvaluator:
 
     def _learn(self, count: int, seconds: float) -> None:
         self._text_s = max(seconds / count, 0.5 * self._text_s)
-        fitting = int(_PIECE_S / max(seconds / count, 1e-9))
+        fitting = int(self._timeout_s * _PIECE_SHARE / max(seconds / count, 1e-9))
         self._size = max(1, min(fitting, 4 * max(count, 1), _LARGEST_PIECE))
 
     def _remember(self, text: Text, score: Score) -> None:

@@ -40,6 +40,7 @@ def evaluator_of(
             evaluation.spec,
             models_dir,
             devices=evaluation.devices,
+            threads=evaluation.threads,
             timeout_s=evaluation.timeout_s,
             start_timeout_s=evaluation.start_timeout_s,
         )
@@ -51,6 +52,7 @@ def evaluator_of(
             cluster,
             actors=evaluation.actors_on(cluster),
             devices=evaluation.devices,
+            threads=evaluation.threads,
             timeout_s=evaluation.timeout_s,
             start_timeout_s=evaluation.start_timeout_s,
         )

@@ -46,14 +46,22 @@ class WorkerLostError(Exception):
 class Worker:
     """An evaluator in a process, which is started by the first call that needs it. Not for several threads at once.
 
-    ``device`` is given to the evaluator as its option of that name. ``start_limit_s``: how long loading may take.
+    ``device`` is given to the evaluator as its option of that name, ``threads`` to OpenMP. ``start_limit_s``: how long
+    loading may take.
     """
 
     def __init__(
-        self, spec: EvaluatorSpec, models_dir: Path, *, device: str | None, start_limit_s: float
+        self,
+        spec: EvaluatorSpec,
+        models_dir: Path,
+        *,
+        device: str | None,
+        threads: int,
+        start_limit_s: float,
     ) -> None:
         self._spec = spec if device is None else replace(spec, options={**spec.options, "device": device})
         self._models_dir = models_dir
+        self._threads = threads
         self._start_limit_s = start_limit_s
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -115,7 +123,8 @@ class Worker:
         deadline = time.monotonic() + self._start_limit_s
         level = logging.getLogger().getEffectiveLevel()
         try:
-            channel.send((self._spec.to_json(), str(self._models_dir), level), deadline)
+            settings = (self._spec.to_json(), str(self._models_dir), self._threads, level)
+            channel.send(settings, deadline)
             kind, *answer = channel.receive(deadline)
         except TimeoutError as error:
             self._end(kill=True)

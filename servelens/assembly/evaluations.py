@@ -1,20 +1,13 @@
-"""Evaluations, from the settings, the database and what people ask for, checked against the endpoints that there are."""
+"""The evaluations in the database, with those of the settings, checked against the endpoints that there are."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic import ValidationError
 
 from collector.catalog import Catalog
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore
 from servelens.clock import Clock
-from servelens.control.refusals import invalid_settings
 from servelens.database import Database
 from servelens.errors import Invalid, InvalidSettings, Missing
-from servelens.evaluation_settings import EvaluationSettings
 from servelens.settings import Settings
 
 
@@ -27,7 +20,7 @@ def open_evaluations(
     evaluations = [each.build() for each in settings.evaluations]
     for index, evaluation in enumerate(evaluations):
         try:
-            _check(evaluation, catalog)
+            check_evaluation(evaluation, catalog)
         except Invalid as error:
             place = f"evaluations[{index}].{error.field}"
             raise InvalidSettings(error.message, field=place, fix=error.fix) from error
@@ -36,19 +29,8 @@ def open_evaluations(
     return store
 
 
-def requested_evaluation(body: Mapping[str, Any], catalog: Catalog) -> Evaluation:
-    """The evaluation that ``body`` describes, in the shape of the settings file's block. Raises
-    :class:`~servelens.errors.Invalid` that names the field and the fix, also for an endpoint or evaluator that is not there.
-    """
-    try:
-        evaluation = EvaluationSettings.model_validate(dict(body)).build()
-    except ValidationError as error:
-        raise invalid_settings(error) from error
-    _check(evaluation, catalog)
-    return evaluation
-
-
-def _check(evaluation: Evaluation, catalog: Catalog) -> None:
+def check_evaluation(evaluation: Evaluation, catalog: Catalog) -> None:
+    """Raise :class:`~servelens.errors.Invalid` when its evaluator or its endpoint is not there."""
     evaluation.check_evaluator()
     try:
         catalog.tables(evaluation.endpoint)

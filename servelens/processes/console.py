@@ -18,8 +18,8 @@ from relabel.queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
-from servelens.assembly.evaluations import requested_evaluation
 from servelens.assembly.experiments import open_lifecycle
+from servelens.assembly.requested_evaluation import requested_evaluation
 from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock

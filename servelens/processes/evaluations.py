@@ -19,7 +19,7 @@ from evaluators.runs.evaluation_store import EvaluationStore, StoredEvaluation
 from evaluators.runs.run_history import EvaluationRun, RunHistory
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import build_endpoint_store
-from servelens.assembly.evaluations import requested_evaluation
+from servelens.assembly.requested_evaluation import requested_evaluation
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database

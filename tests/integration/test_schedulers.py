@@ -88,10 +88,6 @@ def running(folder: Path, name: str) -> Iterator[Scheduler]:
         scheduler.process.wait(60)
 
 
-def tables_of(scheduler: Scheduler) -> EndpointTables:
-    return build_catalog(load_settings(scheduler.config)).tables("chat")
-
-
 def test_after_kill_9_another_leads_within_15_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,3 +304,18 @@ def test_a_table_that_was_removed_is_made_anew(table: Table) -> None:
         table.append(rows("r2"), transactions={"w": 1})
     table.append(rows("r2"), transactions={"w": 1})
     assert ids(table.scan()) == ["r2"]
+
+
+def test_a_long_catch_up_takes_each_commit_once_and_knows_what_is_left(table: Table) -> None:
+    for number in range(70):  # more than are looked at at a time
+        table.append(rows(f"r{number:02}"))
+    assert table.rows_since(None) == 70
+    read: list[str] = []
+    version: int | None = None
+    while version != table.version():
+        changes = table.read_since(version, columns=["databricks_request_id"], max_rows=66)
+        read += ids(changes.frame)
+        version = changes.version
+        assert table.rows_since(version) == 70 - len(read)
+    assert read == [f"r{number:02}" for number in range(70)]
+    assert table.rows_since(None, commits=10) is None

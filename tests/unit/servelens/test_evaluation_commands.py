@@ -23,7 +23,8 @@ from evaluators.runs.run_history import RunHistory, Trigger
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.evaluation_jobs import scoring_lease
-from servelens.assembly.evaluations import open_evaluations, requested_evaluation
+from servelens.assembly.evaluations import open_evaluations
+from servelens.assembly.requested_evaluation import requested_evaluation
 from servelens.assembly.tables import build_catalog
 from servelens.cli import cli
 from servelens.clock import SystemClock

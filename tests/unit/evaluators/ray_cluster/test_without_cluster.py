@@ -76,7 +76,7 @@ def test_a_node_that_does_not_see_the_table_says_so(tmp_path: Path, seen: str) -
     tables = endpoint_tables(tmp_path)
     if seen == "an older version":
         tables.payload.append(payload_rows(1, START))
-    actor = ScoringActor(EvaluatorSpec("length").to_json(), str(tmp_path), (), 60.0, 60.0)
+    actor = ScoringActor(EvaluatorSpec("length").to_json(), str(tmp_path), (), 1, 60.0, 60.0)
     with closing(actor):
         kind, error = actor.score(Portion(0, ["an-id"], TableAddress(tables.payload.uri, 17)))
     assert (kind, error[0]) == ("refused", "Unavailable")

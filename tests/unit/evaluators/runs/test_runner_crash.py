@@ -13,15 +13,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from collector.table import Table
 from evaluators.runs.run_history import RunHistory
 from servelens.clock import SystemClock
 from servelens.database import Database
 from tests.unit.evaluators.inference_rows import endpoint_tables, payload_rows
+from tests.unit.evaluators.workers import misbehaving
 
 START = datetime(2026, 3, 4, 10, tzinfo=UTC)
 REPOSITORY = Path(__file__).parents[4]
 KILLS, COMMITS, ROWS, MAX_ROWS = 14, 120, 4, 4
+KILLS_ISOLATED, COMMITS_ISOLATED = 3, 40
 
 
 class ScoringServer:
@@ -45,8 +49,8 @@ class ScoringServer:
 
 
 @contextmanager
-def scoring_server(root: Path) -> Iterator[ScoringServer]:
-    command = [sys.executable, "-m", "tests.unit.evaluators.scoring_server", str(root), str(MAX_ROWS)]
+def scoring_server(root: Path, *site: str) -> Iterator[ScoringServer]:
+    command = [sys.executable, "-m", "tests.unit.evaluators.scoring_server", str(root), str(MAX_ROWS), *site]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as process:
         yield ScoringServer(process)
@@ -66,15 +70,23 @@ def wait_for_commits(table: Table, count: int) -> float:
     return time.monotonic() - begun
 
 
-def test_killed_at_any_moment_a_run_neither_loses_nor_doubles_a_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolated", [False, True], ids=["in the process", "in a worker"])
+def test_killed_at_any_moment_a_run_neither_loses_nor_doubles_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
+) -> None:
+    site = [str(tmp_path / "site")] if isolated else []
+    if isolated:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        misbehaving.install(tmp_path / "site")
+    kills, commits_made = (KILLS_ISOLATED, COMMITS_ISOLATED) if isolated else (KILLS, COMMITS)
     database = Database(f"sqlite:///{tmp_path}/history.db")
     database.create_tables()
     tables = endpoint_tables(tmp_path)
     chance = random.Random(1729)
-    with scoring_server(tmp_path) as server:
-        for _ in range(COMMITS - KILLS):
+    with scoring_server(tmp_path, *site) as server:
+        for _ in range(commits_made - kills):
             tables.payload.append(payload_rows(ROWS, START))
-        for _ in range(KILLS):
+        for _ in range(kills):
             before = commits(tables.scores)
             process_id = server.start()
             wait_for_commits(tables.scores, before + 1)
@@ -88,7 +100,7 @@ def test_killed_at_any_moment_a_run_neither_loses_nor_doubles_a_score(tmp_path: 
 
     scores = tables.scores.scan().collect()
     expected = tables.payload.scan().collect()["databricks_request_id"].sort()
-    assert expected.len() == COMMITS * ROWS
+    assert expected.len() == commits_made * ROWS
     assert scores["databricks_request_id"].sort().equals(expected)
     assert scores["score"].null_count() == 0
     states = [run.state for run in RunHistory(database, SystemClock()).recent()]
