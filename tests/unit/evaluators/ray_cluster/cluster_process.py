@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ray._common.utils import reset_ray_address
 from ray.cluster_utils import Cluster
 
 _STORE = 80 * 2**20
@@ -36,11 +35,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main(folder: str) -> None:
+def main() -> None:
     """Serve until the input ends."""
     cluster = Cluster()
     try:
-        _node(cluster, "first", num_gpus=1, temp_dir=folder, _system_config=_QUICK)
+        _node(cluster, "first", num_gpus=1, _system_config=_QUICK)
         second = _node(cluster, "second")
         _say(cluster.address)
         for command in sys.stdin:
@@ -51,8 +50,7 @@ def main(folder: str) -> None:
             _say("done")
     finally:
         cluster.shutdown()
-        reset_ray_address()  # what it wrote for those who say "auto"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

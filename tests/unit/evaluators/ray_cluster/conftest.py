@@ -47,17 +47,17 @@ def nodes() -> Iterator[TwoNodes]:
     folder = Path(tempfile.mkdtemp(prefix="sl-ray-"))
     site = folder / "site"
     travelling.install(site)
+    (folder / "ray").mkdir()
     path = os.pathsep.join([str(site), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [
             sys.executable,
             str(Path(__file__).with_name("cluster_process.py")),
-            str(folder / "r"),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)},
     )
     assert process.stdin is not None
     assert process.stdout is not None
