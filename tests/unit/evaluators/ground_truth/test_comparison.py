@@ -42,6 +42,10 @@ def test_labels(text: str, label: str, options: dict[str, Any], value: Any, pred
     assert compared(None, text, label, **options) == (value, predicted)
 
 
+def test_a_pattern_that_never_ends_is_left() -> None:
+    assert compared(None, "a" * 60 + "b", "cat", pattern=r"(a|aa)+$") == ("timed_out", None)
+
+
 @pytest.mark.parametrize(
     ("response", "options", "value", "predicted"),
     [
