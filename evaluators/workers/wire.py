@@ -103,7 +103,18 @@ def packed_score(score: Score) -> PackedScore:
     vectors = {
         side: [float(each) for each in vector] for side, vector in getattr(score, "vectors", {}).items()
     }
-    return None if value is None else float(value), label, reason, dict(score.details), vectors
+    details = {str(name): _plain(each) for name, each in score.details.items()}
+    return None if value is None else float(value), label, reason, details, vectors
+
+
+def _plain(detail: object) -> float | str:
+    """A detail as JSON has it: a number of NumPy, say, would fail where the scores are written, for the whole batch."""
+    if isinstance(detail, str | bool | int | float):
+        return detail
+    try:
+        return float(detail)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(detail)
 
 
 def unpacked_score(packed: PackedScore) -> Score:
