@@ -231,12 +231,12 @@ class Table:
     ) -> int:
         """Add ``rows`` in one commit and give its version; creates the table when there is none.
 
-        Columns are matched by name and cast; a missing one is null. ``transactions`` maps application ids to
-        the version each reaches with this commit, ``after`` to the one it has by the caller's knowledge. Raises
+        Columns are matched by name and cast; a missing one is null. ``transactions`` maps application ids to the version
+        each reaches with this commit, ``after`` to the one it has by the caller's knowledge. Raises
         :class:`~servelens.errors.Conflict` when the table holds one of the first already, or another than one of the
-        second (nothing is written), :class:`~servelens.errors.Invalid` when the rows do
-        not fit the schema, and :class:`~servelens.errors.Unavailable` when the storage fails. After the last
-        one the commit may or may not be in: :meth:`transaction_version` tells.
+        second (nothing is written), :class:`~servelens.errors.Invalid` when the rows do not fit the schema, and
+        :class:`~servelens.errors.Unavailable` when the storage fails: the commit may be in then, or not, and
+        :meth:`transaction_version` tells.
         """
         data = self._conformed(rows)
         with self._lock:
