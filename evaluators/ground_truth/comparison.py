@@ -175,10 +175,12 @@ def _word(value: str | float | bool) -> str:
 def _label(text: str, options: GroundTruthOptions) -> str:
     if options.match == "normalised":
         text = " ".join(text.casefold().split()).strip(_AROUND) or text.strip()
+    # Half of a surrogate pair, which JSON can carry and no table holds, becomes a question mark.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     if len(text) <= _LABEL:
         return text
     # Two long answers stay two, and no column holds whole texts.
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    digest = blake2b(text.encode(), digest_size=4).hexdigest()
     return f"{text[: _LABEL - 10]}…#{digest}"
 
 
