@@ -58,7 +58,7 @@ def await_that(condition: Callable[[], bool], what: str) -> None:
 
 def test_details_come_as_json_has_them(isolate: Isolate) -> None:
     (score,) = isolate().score(texts("numpy"))
-    assert json.dumps(dict(score.details)) == '{"share": 0.5, "count": 3.0, "which": "None"}'
+    assert json.dumps(dict(score.details)) == '{"share": 0.5, "count": 3.0, "which": "None", "half": "?"}'
 
 
 def test_scores_come_whole_and_in_order_from_another_process(isolate: Isolate) -> None:
