@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,9 +16,12 @@ from dashboard.figures import base, bins, escaped, local, time_axis
 from dashboard.quality_queries import Scores
 from dashboard.queries import ARM, number
 from dashboard.theme import arm_dashes, palette
+from dashboard.view import Window
 from evaluators.ground_truth.quality import wilson
 
 _STEPS = 44
+_ENOUGH = 20
+_FEWEST_BINS = 12
 _MOST_LABELS = 8
 _OTHER = "all others"
 
@@ -41,6 +45,8 @@ def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zo
         rows = scores.bins.filter(pl.col(ARM) == arm)
         if not rows.height:
             continue
+        if scores.share_of is not None:
+            rows, half = _widened(rows, scores.window)
         times = local([start + half for start in rows["bin"].to_list()], zone)
         middle, low, high, texts = _middles(rows, share=scores.share_of is not None)
         figure.add_scatter(
@@ -68,6 +74,18 @@ def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zo
     elif spans_decades(scores):
         _decades(figure, scores)
     return time_axis(figure, scores.window, zone)
+
+
+def _widened(rows: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, timedelta]:
+    """Bins with enough scores in each for a share to mean something, and half their width."""
+    each = float(rows["scored"].sum()) / rows.height
+    times = max(1, min(math.ceil(_ENOUGH / each), round(window.length / window.bin) // _FEWEST_BINS))
+    width = window.bin * times
+    step = width // timedelta(microseconds=1)
+    place = (pl.col("bin") - window.since).dt.total_microseconds() // step
+    start = window.since + pl.duration(microseconds=place * step)
+    merged = rows.group_by(start.alias("bin")).agg(pl.col("hits", "scored").sum()).sort("bin")
+    return merged, width / 2
 
 
 def _middles(rows: pl.DataFrame, *, share: bool) -> tuple[list[float], list[float], list[float], list[str]]:
@@ -122,7 +140,10 @@ def label_shares(scores: Scores, colours: Mapping[str, str], scheme: str | None)
             customdata=[f"{escaped(arm)}: {count:,} of {total:,}" for count in counts[::-1]],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    figure.update_xaxes(tickformat=".0%", range=[0, 1.12], fixedrange=True, tickvals=[0, 0.25, 0.5, 0.75, 1])
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    figure.update_xaxes(
+        range=[0, 1.12], fixedrange=True, tickvals=ticks, ticktext=[f"{tick:.0%}" for tick in ticks]
+    )
     figure.update_yaxes(
         type="category",
         showgrid=False,

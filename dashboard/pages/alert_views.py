@@ -128,7 +128,7 @@ def _rules(alerts: Sequence[Mapping[str, Any]], zone: str, now: datetime) -> Ele
     for alert in alerts:
         for each in alert["slices"] or [None]:
             rows.append(_rule(alert, each, zone, now))
-    return table(["Rule", "State", "Value", "Since", ""], rows, numeric_from=9, caption="Alert rules")
+    return table(["Rule", "State", "Value", ""], rows, numeric_from=9, caption="Alert rules")
 
 
 def _rule(
@@ -144,7 +144,7 @@ def _rule(
         html.Span(
             [
                 html.Div(_named(alert["rule"], name), className="strong"),
-                html.Div(alert["measure"], className="muted small wrap"),
+                html.Div(alert["measure"], className="muted small"),
             ]
         ),
         html.Span(
@@ -155,13 +155,20 @@ def _rule(
                 if alert["stale"] and looked is not None
                 else None,
             ],
-            className="badges",
+            className="badges slim",
             title=part["reason"] if part else None,
         ),
-        formats.significant(part["value"]) if part else formats.MISSING,
         html.Span(
-            formats.ago(since, now) if since else formats.MISSING,
-            title=formats.full_moment(since, zone) if since else None,
+            [
+                html.Div(formats.significant(part["value"]) if part else formats.MISSING),
+                html.Div(
+                    f"since {formats.ago(since, now)}",
+                    className="muted small",
+                    title=formats.full_moment(since, zone),
+                )
+                if since
+                else None,
+            ]
         ),
         None if silenced else silence_button(alert["rule"], alert["endpoint"], name),
     ]
@@ -183,8 +190,9 @@ def _silences(silences: Sequence[Silence], zone: str) -> Element:
             html.Span(
                 [
                     html.Div(_matched(one), className="strong"),
-                    html.Div(f"{one.reason} ({one.author})", className="muted small wrap"),
-                ]
+                    html.Div(f"{one.reason} ({one.author})", className="muted small"),
+                ],
+                className="slim",
             ),
             f"{formats.moment(one.starts_at, zone, seconds=False)} to "
             f"{formats.moment(one.ends_at, zone, seconds=False)}",
@@ -215,8 +223,9 @@ def _ended(incidents: Sequence[Mapping[str, Any]], view: View, now: datetime) ->
                 html.Span(
                     [
                         html.Div(_named(one["rule"], one["slice"]), className="strong"),
-                        html.Div(one["reason"], className="muted small wrap"),
-                    ]
+                        html.Div(one["reason"], className="muted small"),
+                    ],
+                    className="slim",
                 ),
                 html.Span(formats.ago(fired, now), title=formats.full_moment(fired, view.zone)),
                 formats.milliseconds((resolved - fired).total_seconds() * 1000),

@@ -19,6 +19,7 @@ from evaluators.runs.run_history import EvaluationRun
 
 _RUNS = 20
 _REASONS = 2
+_ERROR = 160
 _RUN_TONES = {"succeeded": "good", "failed": "bad", "interrupted": "warning", "running": "accent"}
 _STANDINGS = {
     "paused": ("Paused", "neutral", None),
@@ -135,10 +136,11 @@ def standings_table(standings: Sequence[EvaluationStanding], now: datetime, zone
                     [
                         html.Div(each.evaluation.name, className="strong"),
                         html.Div(_schedule(each), className="muted small"),
-                        html.Div(last.error, className="wrap muted small")
+                        html.Div(_short(last.error), className="muted small", title=last.error)
                         if last is not None and each.state == "failing" and last.error
                         else None,
-                    ]
+                    ],
+                    className="slim",
                 ),
                 badge(words, tone, icon_name=icon_name),
                 _waiting(each, now),
@@ -155,21 +157,29 @@ def standings_table(standings: Sequence[EvaluationStanding], now: datetime, zone
     return table(head, rows, numeric_from=2, caption="Evaluations and how far they are")
 
 
+def _short(error: str) -> str:
+    return error if len(error) <= _ERROR else f"{error[: _ERROR - 1]}…"
+
+
 def _schedule(standing: EvaluationStanding) -> str:
     evaluation = standing.evaluation
     when = (
         f"at {evaluation.cron} UTC"
         if evaluation.every_s is None
+        else f"every {evaluation.every_s:g} s"
+        if evaluation.every_s < 120
         else f"every {formats.milliseconds(evaluation.every_s * 1000)}"
     )
-    return f"{evaluation.spec.name} of the {standing.target}, {when}"
+    what = "" if evaluation.spec.name == evaluation.name else f"{evaluation.spec.name} of the "
+    return f"{what}{standing.target}, {when}"
 
 
 def _waiting(standing: EvaluationStanding, now: datetime) -> Element:
     if standing.oldest is None:
         return html.Span("nothing", className="muted")
     age = max(0.0, (now - standing.oldest).total_seconds())
-    late = standing.due is not None and now > standing.due
+    # Of what is held nothing is late: somebody wants it so.
+    late = standing.due is not None and now > standing.due and not standing.paused
     return html.Span(formats.milliseconds(age * 1000), className="cell-bad" if late else "")
 
 
@@ -188,7 +198,9 @@ def runs_card(runs: Sequence[EvaluationRun], now: datetime, zone: str) -> Elemen
                     [
                         html.Div(what, className="strong"),
                         html.Div(
-                            formats.ago(run.started_at, now),
+                            ", ".join(
+                                filter(None, (formats.ago(run.started_at, now), run.trigger, run.device))
+                            ),
                             className="muted small",
                             title=formats.full_moment(run.started_at, zone),
                         ),
@@ -197,11 +209,10 @@ def runs_card(runs: Sequence[EvaluationRun], now: datetime, zone: str) -> Elemen
                 html.Span(
                     [
                         badge(run.state, _RUN_TONES.get(run.state, "neutral")),
-                        html.Div(run.error, className="wrap muted small") if run.error else None,
-                    ]
+                        html.Div(run.error, className="muted small") if run.error else None,
+                    ],
+                    className="slim",
                 ),
-                run.trigger or formats.MISSING,
-                run.device,
                 formats.count(run.rows),
                 _unscored(run),
                 formats.count(run.skipped),
@@ -212,12 +223,12 @@ def runs_card(runs: Sequence[EvaluationRun], now: datetime, zone: str) -> Elemen
             ]
         )
     head = [
-        *("Evaluator", "State", "Started by", "Device", "Rows", "Not scored", "Left out", "Waiting"),
+        *("Evaluator", "State", "Rows", "Not scored", "Left out", "Waiting"),
         *("Took", "Tokens/s", "Lag p99"),
     ]
     return card(
         "Evaluator runs",
-        table(head, rows, numeric_from=4, caption="Evaluator runs"),
+        table(head, rows, numeric_from=2, caption="Evaluator runs"),
         note=f"the newest {len(runs)}; left out: by sampling; waiting: new records when the run ended",
     )
 
