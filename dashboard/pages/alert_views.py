@@ -81,7 +81,9 @@ def _incident(incident: Mapping[str, Any], silence: int | None, zone: str, now: 
                     ),
                     None
                     if silence is not None
-                    else silence_button(incident["rule"], incident["endpoint"], incident["slice"]),
+                    else silence_button(
+                        incident["rule"], incident["endpoint"], incident["slice"], place="incident"
+                    ),
                 ],
                 className="badges",
             ),
@@ -170,15 +172,21 @@ def _rule(
                 else None,
             ]
         ),
-        None if silenced else silence_button(alert["rule"], alert["endpoint"], name),
+        None if silenced else silence_button(alert["rule"], alert["endpoint"], name, place="rule"),
     ]
 
 
-def silence_button(rule: str, endpoint: str, part: str | None) -> Element:
-    """Opens the dialog for a rule, or for one slice of it."""
+def silence_button(rule: str, endpoint: str, part: str | None, *, place: str) -> Element:
+    """Opens the dialog for a rule, or for one slice of it; ``place`` tells the buttons of one alert apart."""
     return html.Button(
         "Silence",
-        id={"type": "quality-silence", "rule": rule, "endpoint": endpoint, "slice": part or ""},
+        id={
+            "type": "quality-silence",
+            "rule": rule,
+            "endpoint": endpoint,
+            "slice": part or "",
+            "place": place,
+        },
         className="button button-small",
         **{"aria-label": f"Silence {_named(rule, part)}"},
     )

@@ -113,7 +113,12 @@ def register(callbacks: Callbacks, console: Console) -> None:
             Output("quality-silence-words", "children"),
             Output("quality-silence-problem", "children"),
         ],
-        [Input({"type": "quality-silence", "rule": ALL, "endpoint": ALL, "slice": ALL}, "n_clicks")],
+        [
+            Input(
+                {"type": "quality-silence", "rule": ALL, "endpoint": ALL, "slice": ALL, "place": ALL},
+                "n_clicks",
+            )
+        ],
         initial=False,
     )
     callbacks.browser(

@@ -10,7 +10,7 @@ from tests.browser.test_pages import WITH_DATA, drawn, show
 expect.set_options(timeout=TIMEOUT_MS)
 
 
-def test_an_alert_is_silenced_with_a_reason_and_told_of_again(tab: Tab, filled: Served) -> None:
+def test_an_alert_is_silenced_told_of_again_and_leads_to_its_records(tab: Tab, filled: Served) -> None:
     page = show(tab, filled, "/quality", ".incident")
     expect(page.locator(".incident")).to_contain_text("toxic-answers (challenger)")
     expect(page.locator("#nav-firing")).to_have_text("1")
@@ -29,10 +29,6 @@ def test_an_alert_is_silenced_with_a_reason_and_told_of_again(tab: Tab, filled: 
     silences.get_by_role("button", name="End the silence of toxic-answers").click()
     expect(silences).to_have_count(0)
     expect(page.locator(".incident")).not_to_contain_text("Silenced")
-
-
-def test_an_incident_leads_to_its_records(tab: Tab, filled: Served) -> None:
-    page = show(tab, filled, "/quality", ".incident")
     page.locator(".incident").get_by_role("link", name="record 1").click()
     expect(page.locator(".panel .turn-answer")).to_be_visible()
     assert "request=" in page.url
@@ -69,7 +65,7 @@ def test_a_report_of_a_window_pair_is_made_and_linked(tab: Tab, filled: Served) 
     assert "against" in made.text()
 
 
-def test_late_held_and_failing_evaluations_look_so(tab: Tab, filled: Served) -> None:
+def test_late_evaluations_labels_and_model_quality(tab: Tab, filled: Served) -> None:
     page = show(tab, filled, "/quality", "#quality-standings table")
     for name, state in (
         ("perplexity", "Up to date"),
@@ -81,10 +77,6 @@ def test_late_held_and_failing_evaluations_look_so(tab: Tab, filled: Served) -> 
         expect(row).to_contain_text(state)
     drawn(page, "quality-lag")
     expect(page.get_by_role("region", name="Evaluator runs").get_by_role("row")).to_have_count(21)
-
-
-def test_labels_shares_and_model_quality(tab: Tab, filled: Served) -> None:
-    page = show(tab, filled, "/quality", "#quality-scores")
     page.locator("#quality-evaluator").get_by_text("Json schema").click()
     expect(page.locator("#quality-caveat")).to_contain_text("Share “valid”")
     expect(page.locator("#quality-distribution-card")).to_be_hidden()
@@ -94,10 +86,3 @@ def test_labels_shares_and_model_quality(tab: Tab, filled: Served) -> None:
     expect(page.locator("#quality-labels-card")).to_be_hidden()
     quality = page.get_by_role("region", name="Quality of predicted classes")
     expect(quality.get_by_role("row")).to_have_count(4)
-
-
-def test_without_a_rule_it_says_how_to_make_one(tab: Tab, bare: Served) -> None:
-    page = show(tab, bare, "/quality", "text=No rule watches this endpoint")
-    page.get_by_text("How to make one").click()
-    expect(page.locator("#quality-alerts .code")).to_contain_text("endpoint: support-chat")
-    expect(page.locator("#nav-firing")).to_be_hidden()
