@@ -47,7 +47,9 @@ def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zo
             continue
         if scores.share_of is not None:
             rows, half = _widened(rows, scores.window)
-        times = local([start + half for start in rows["bin"].to_list()], zone)
+        # A wide bin's middle may be after the end.
+        middles = [min(start + half, scores.window.until) for start in rows["bin"].to_list()]
+        times = local(middles, zone)
         middle, low, high, texts = _middles(rows, share=scores.share_of is not None)
         figure.add_scatter(
             x=[*times, *reversed(times)],

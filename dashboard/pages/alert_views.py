@@ -41,10 +41,9 @@ def alerts_view(
     view: View,
     now: datetime,
 ) -> Element:
-    """Open incidents first, then the rules, the silences, and what was lately. ``alerts`` and ``incidents`` are those of
+    """Open incidents first, then the rules and the silences. ``alerts`` and ``incidents`` are those of
     :class:`~evaluators.alerts.overview.AlertOverview`."""
     opened = [one for one in incidents if one["state"] == "firing"]
-    ended = [one for one in incidents if one["state"] != "firing"]
     # An incident that began in a silence holds its number; later silences are with the slices.
     silenced = {
         (alert["rule"], each["slice"]): each["silenced_by"]
@@ -57,7 +56,6 @@ def alerts_view(
             *(_incident(one, silenced.get((one["rule"], one["slice"])), view.zone, now) for one in opened),
             _rules(alerts, view.zone, now) if alerts else _no_rule(view.endpoint),
             _silences(silences, view.zone) if silences else None,
-            _ended(ended, view, now) if ended else None,
         ],
         className="stack",
     )
@@ -221,9 +219,15 @@ def _silences(silences: Sequence[Silence], zone: str) -> Element:
     )
 
 
-def _ended(incidents: Sequence[Mapping[str, Any]], view: View, now: datetime) -> Element:
+def ended_view(
+    incidents: Sequence[Mapping[str, Any]], view: View, now: datetime
+) -> tuple[str, Element] | None:
+    """How many of ``incidents`` have ended, and the newest of them; ``None`` when none has."""
+    ended = [one for one in incidents if one["state"] != "firing"]
+    if not ended:
+        return None
     rows = []
-    for one in incidents[:_RECENT]:
+    for one in ended[:_RECENT]:
         fired, resolved = (datetime.fromisoformat(one[name]) for name in ("fired_at", "resolved_at"))
         examples = one["examples"][:1]
         rows.append(
@@ -243,16 +247,10 @@ def _ended(incidents: Sequence[Mapping[str, Any]], view: View, now: datetime) ->
                 html.Span([_example(one["endpoint"], each, place) for place, each in enumerate(examples, 1)]),
             ]
         )
-    return html.Details(
-        [
-            html.Summary(f"{formats.plural(len(incidents), 'incident')} that ended in the last 7 days"),
-            table(
-                ["Alert", "Began", "Lasted", "Told", "Example"],
-                rows,
-                numeric_from=9,
-                caption="Ended incidents",
-            ),
-        ]
+    head = ["Alert", "Began", "Lasted", "Told", "Example"]
+    return (
+        f"{formats.plural(len(ended), 'incident')} that ended in the last 7 days",
+        table(head, rows, numeric_from=9, caption="Ended incidents"),
     )
 
 

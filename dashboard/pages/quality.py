@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 
 from dashboard.callbacks import Callbacks
@@ -31,10 +30,6 @@ def layout(_console: Console) -> Element:
             page_head(
                 "Quality",
                 "What the evaluators say about the recorded traffic, and whether it has drifted.",
-                [
-                    dmc.SegmentedControl(id="quality-evaluator", data=[], className="scroll-x"),
-                    html.Div(id="quality-legend"),
-                ],
             ),
             html.Div([quality_alerts.layout(), quality_runs.standings_layout()], className="grid-2 standing"),
             quality_scores.layout(),

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Input, Output, State, dcc, html
+from dash import ALL, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard.callbacks import Callbacks
@@ -36,6 +37,14 @@ def layout() -> Element:
                 [
                     html.Div(id="quality-unsilence-problem", className="problem-text", role="alert"),
                     html.Div(id="quality-alerts"),
+                    # It stays as it was opened, whatever is written into it.
+                    html.Details(
+                        [html.Summary(id="quality-alerts-ended-title"), html.Div(id="quality-alerts-ended")],
+                        id="quality-alerts-ended-card",
+                        hidden=True,
+                        className="spaced",
+                    ),
+                    dcc.Store(id="quality-alerts-shown"),
                 ],
                 actions=[html.Div(id="quality-alerts-badge")],
             ),
@@ -80,7 +89,7 @@ def _dialog() -> Element:
 def register(callbacks: Callbacks, console: Console) -> None:
     """Fill the card; open, send and end silences."""
 
-    def show(data: Mapping[str, Any] | None, _tick: int | None, _acted: Any) -> Any:
+    def show(data: Mapping[str, Any] | None, _tick: int | None, _acted: Any, shown: str | None) -> Any:
         if data is None:
             raise PreventUpdate
         view = console.view(data)
@@ -97,12 +106,26 @@ def register(callbacks: Callbacks, console: Console) -> None:
             )
         ]
         body = alert_views.alerts_view(alerts, incidents, silences, view, now)
-        return body, _badge(worst(alerts), bool(rules))
+        title, ended = alert_views.ended_view(incidents, view, now) or (None, None)
+        badge_ = _badge(worst(alerts), any_rule=bool(rules))
+        # What is drawn anew takes the focus from its buttons: only what has changed is.
+        digest = blake2b(str((body, badge_, title, ended)).encode(), digest_size=16).hexdigest()
+        if digest == shown:
+            return (no_update,) * 6
+        return body, badge_, title, ended, ended is None, digest
 
     callbacks.server(
         show,
-        [Output("quality-alerts", "children"), Output("quality-alerts-badge", "children")],
+        [
+            Output("quality-alerts", "children"),
+            Output("quality-alerts-badge", "children"),
+            Output("quality-alerts-ended-title", "children"),
+            Output("quality-alerts-ended", "children"),
+            Output("quality-alerts-ended-card", "hidden"),
+            Output("quality-alerts-shown", "data"),
+        ],
         [Input("view", "data"), Input("quality-tick", "n_intervals"), Input("quality-acted", "data")],
+        [State("quality-alerts-shown", "data")],
         problems=Output("quality-alerts-problem", "children"),
     )
     callbacks.browser(
@@ -148,7 +171,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
     )
 
 
-def _badge(status: str, any_rule: bool) -> Element | None:
+def _badge(status: str, *, any_rule: bool) -> Element | None:
     if not any_rule:
         return None
     words, tone, icon_name = alert_views.STATUSES[status]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dash_mantine_components as dmc
 from dash import Input, Output, dcc, html
 from dash.exceptions import PreventUpdate
 
@@ -30,6 +31,18 @@ def layout() -> Element:
             html.Div(id="quality-empty"),
             html.Div(
                 [
+                    html.Div(
+                        [
+                            dmc.SegmentedControl(
+                                id="quality-evaluator",
+                                data=[],
+                                className="scroll-x",
+                                **{"aria-label": "Evaluator"},
+                            ),
+                            html.Div(id="quality-legend"),
+                        ],
+                        className="page-actions",
+                    ),
                     html.Div(
                         [
                             card(

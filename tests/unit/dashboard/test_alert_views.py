@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 
 from dashboard.console import Console
 from dashboard.pages import alert_views, quality_alerts
 from dashboard.services import ConsoleServices
 from dashboard.view import View
 from evaluators.alerts.silences import Silence
+from servelens.alert_settings import AlertSettings
 
 VIEW = {"endpoint": "support-chat", "range": "24h"}
 NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
@@ -32,7 +34,6 @@ def test_every_rule_says_where_it_stands(console: Console, view: View) -> None:
     for words in ("Firing", "Pending", "Not looked at yet", "OK"):
         assert f"'{words}'" in page, words
     assert "share of toxicity above 0.5" in page
-    assert "1 incident that ended in the last 7 days" in page
 
 
 def test_what_fires_has_its_numbers_and_its_records(console: Console, view: View) -> None:
@@ -51,6 +52,17 @@ def test_an_alert_has_no_two_buttons_of_one_name(console: Console, view: View) -
     found = _buttons(alert_views.alerts_view(alerts, incidents, [], view, NOW))
     assert len(found) == 6
     assert len({tuple(sorted(one.items())) for one in found}) == len(found)
+
+
+def test_what_has_ended_says_how_long_it_was_and_who_was_told(console: Console, view: View) -> None:
+    incidents = console.alerts.incidents(endpoint="support-chat")
+    found = alert_views.ended_view(incidents, view, NOW)
+    assert found is not None
+    assert found[0] == "1 incident that ended in the last 7 days"
+    for words in ("'errors'", "'7 h ago'", "'17 min 0 s'", "'team'"):
+        assert words in str(found[1]), words
+    opened = [one for one in incidents if one["state"] == "firing"]
+    assert alert_views.ended_view(opened, view, NOW) is None
 
 
 def test_a_stale_rule_does_not_look_well(console: Console, view: View) -> None:
@@ -91,9 +103,5 @@ def _buttons(element: Any) -> list[dict[str, str]]:
 
 def test_the_example_of_a_rule_is_one(empty_services: ConsoleServices) -> None:
     """What the page tells people to write must be taken by the settings."""
-    import yaml
-
-    from servelens.alert_settings import AlertSettings
-
     block = yaml.safe_load(alert_views._RULE.format(endpoint="support-chat"))["alerts"][0]
     assert replace(AlertSettings.model_validate(block).build(), name="x").endpoint == "support-chat"
