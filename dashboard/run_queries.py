@@ -131,16 +131,21 @@ class RunQueries:
     def _read_lag(self, endpoint: str, window: Window) -> tuple[LagPoint, ...]:
         width = int(window.bin.total_seconds())
         epoch = cast(extract("epoch", EvaluationRun.started_at), Integer)
-        # A remainder, since integer division is spelled differently by each database.
-        start = epoch - epoch % width
-        target = func.coalesce(EvaluationRun.target, "")
-        query = (
-            select(EvaluationRun.evaluator, target, start, func.max(EvaluationRun.lag_p99_s))
+        # A remainder, since integer division is spelled differently by each database; and grouped by the columns of a
+        # subquery, since PostgreSQL takes two expressions with parameters for different ones.
+        binned = (
+            select(
+                EvaluationRun.evaluator,
+                func.coalesce(EvaluationRun.target, "").label("side"),
+                (epoch - epoch % width).label("start"),
+                EvaluationRun.lag_p99_s,
+            )
             .where(EvaluationRun.endpoint == endpoint, EvaluationRun.lag_p99_s.is_not(None))
             .where(EvaluationRun.started_at >= window.since, EvaluationRun.started_at < window.until)
-            .group_by(EvaluationRun.evaluator, target, start)
-            .order_by(EvaluationRun.evaluator, target, start)
+            .subquery()
         )
+        places = (binned.c.evaluator, binned.c.side, binned.c.start)
+        query = select(*places, func.max(binned.c.lag_p99_s)).group_by(*places).order_by(*places)
         with self._database.session(read_only=True) as session:
             return tuple(
                 LagPoint(evaluator, side, datetime.fromtimestamp(second, UTC), lag)
