@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dashboard import health, problems, reports, shell
+from dashboard import firing_badge, health, problems, reports, shell
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element
@@ -21,8 +21,6 @@ from dashboard.pages import experiments, missing, overview, quality, relabel, re
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
 from evaluators.alerts import api as alerts_api
-from evaluators.alerts.overview import AlertOverview
-from evaluators.alerts.silences import Silences
 from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
@@ -93,8 +91,8 @@ def create_console(services: ConsoleServices) -> FastAPI:
         app.include_router(evaluations_api.router(store, services.run_history, services.parse_evaluation))
     app.include_router(
         alerts_api.router(
-            AlertOverview(services.database, services.clock),
-            Silences(services.database, services.clock),
+            console.alerts,
+            console.silences,
             services.alert_rules,
             services.clock,
         )
@@ -127,6 +125,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
     dash.layout = lambda: shell.layout(services)
     callbacks = Callbacks(dash)
     shell.register(callbacks)
+    firing_badge.register(callbacks, console)
     for page in _PAGES.values():
         page.register(callbacks, console)
 

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from collector.catalog import UNROUTED
+from dashboard.drift_queries import DriftQueries
 from dashboard.experiment_queries import ExperimentQueries
 from dashboard.quality_queries import QualityQueries
 from dashboard.queries import TableReader
 from dashboard.reports import Reports
 from dashboard.request_queries import RequestQueries
+from dashboard.run_queries import RunQueries
 from dashboard.services import ConsoleServices
 from dashboard.traffic_queries import TrafficQueries
+from dashboard.truth_queries import TruthQueries
 from dashboard.view import View, Window, parse
+from evaluators.alerts.overview import AlertOverview
+from evaluators.alerts.silences import Silences
 
 
 class Console:
@@ -32,6 +37,11 @@ class Console:
             services.experiments_dir,
         )
         self.quality = QualityQueries(services.catalog, self.reader)
+        self.drift = DriftQueries(services.catalog, self.reader)
+        self.truths = TruthQueries(services.catalog, self.reader)
+        self.runs = RunQueries(services.catalog, services.database, self.reader, services.clock)
+        self.alerts = AlertOverview(services.database, services.clock)
+        self.silences = Silences(services.database, services.clock)
         self.reports = Reports(services.reports_dir)
 
     def view(self, data: Mapping[str, Any] | None) -> View:

@@ -29,6 +29,11 @@ def base(scheme: str | None, **layout: Any) -> go.Figure:
     return go.Figure(layout={"template": template(scheme), "uirevision": "kept", **layout})
 
 
+def escaped(text: str) -> str:
+    """``text`` for a plotly text, axis or name, which would read a few tags in it."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def local(times: Sequence[datetime], zone: str) -> list[str]:
     """Times in the viewer's zone, without an offset, since plotly draws what it is told."""
     target = formats.zone(zone)
@@ -174,7 +179,7 @@ def _lines(
             text=[show(value) for value in values],
             hovertemplate="%{text}",
         )
-    _duration_axis(figure, highest)
+    duration_axis(figure, highest)
     return time_axis(figure, traffic.window, zone)
 
 
@@ -191,7 +196,8 @@ def _lonely_sizes(values: Sequence[float | None]) -> list[int]:
     ]
 
 
-def _duration_axis(figure: go.Figure, highest: float) -> None:
+def duration_axis(figure: go.Figure, highest: float) -> None:
+    """Readable ticks up to ``highest``, in milliseconds."""
     if highest <= 0:
         return
     step = nice_step(highest / 4)
@@ -207,7 +213,7 @@ def axis_milliseconds(value: float) -> str:
     """A tick of a duration axis: ``0``, ``500 ms``, ``2 s``."""
     if value == 0:
         return "0"
-    return f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"
+    return f"{value:g} ms" if value < 1000 else f"{value / 1000:,g} s"
 
 
 def nice_step(rough: float) -> float:

@@ -1,23 +1,29 @@
-"""Charts of scores and drift."""
+"""Charts of scores: over time, their distribution, their labels."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import timedelta
 
 import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
 from dashboard import formats
-from dashboard.figures import base, bins, local, time_axis
-from dashboard.quality_queries import Drift, Scores
+from dashboard.figures import base, bins, escaped, local, time_axis
+from dashboard.quality_queries import Scores
 from dashboard.queries import ARM, number
 from dashboard.theme import arm_dashes, palette
+from dashboard.view import Window
+from evaluators.ground_truth.quality import wilson
 
 _STEPS = 44
+_ENOUGH = 20
+_FEWEST_BINS = 12
+_MOST_LABELS = 8
+_OTHER = "all others"
 
 
 def spans_decades(scores: Scores) -> bool:
@@ -30,7 +36,7 @@ def spans_decades(scores: Scores) -> bool:
 
 
 def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zone: str) -> go.Figure:
-    """Median and middle half of the scores per arm."""
+    """Per arm median and middle half of the scores, or the share of the hits with its 95 % interval."""
     figure = base(scheme)
     starts = bins(scores.window)
     half = scores.window.bin / 2
@@ -39,10 +45,15 @@ def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zo
         rows = scores.bins.filter(pl.col(ARM) == arm)
         if not rows.height:
             continue
-        times = local([start + half for start in rows["bin"].to_list()], zone)
+        if scores.share_of is not None:
+            rows, half = _widened(rows, scores.window)
+        # A wide bin's middle may be after the end.
+        middles = [min(start + half, scores.window.until) for start in rows["bin"].to_list()]
+        times = local(middles, zone)
+        middle, low, high, texts = _middles(rows, share=scores.share_of is not None)
         figure.add_scatter(
             x=[*times, *reversed(times)],
-            y=[*rows["high"].to_list(), *reversed(rows["low"].to_list())],
+            y=[*high, *reversed(low)],
             fill="toself",
             fillcolor=_faded(colour, 0.14),
             line={"width": 0},
@@ -52,20 +63,103 @@ def over_time(scores: Scores, colours: Mapping[str, str], scheme: str | None, zo
         few = rows.height < max(3, len(starts) // 12)
         figure.add_scatter(
             x=times,
-            y=rows["median"].to_list(),
+            y=middle,
             name=arm,
             mode="lines+markers" if few else "lines",
             line={"color": colour, "width": 2, "dash": dashes[arm]},
             marker={"size": 6, "color": colour},
-            text=[
-                f"{formats.significant(median)} ({formats.plural(count, 'score')})"
-                for median, count in rows.select("median", "scored").iter_rows()
-            ],
+            text=texts,
             hovertemplate="%{text}",
         )
-    if spans_decades(scores):
+    if scores.share_of is not None:
+        figure.update_yaxes(tickformat=".3~p")
+    elif spans_decades(scores):
         _decades(figure, scores)
     return time_axis(figure, scores.window, zone)
+
+
+def _widened(rows: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, timedelta]:
+    """Bins with enough scores in each for a share to mean something, and half their width."""
+    each = float(rows["scored"].sum()) / rows.height
+    times = max(1, min(math.ceil(_ENOUGH / each), round(window.length / window.bin) // _FEWEST_BINS))
+    width = window.bin * times
+    step = width // timedelta(microseconds=1)
+    place = (pl.col("bin") - window.since).dt.total_microseconds() // step
+    start = window.since + pl.duration(microseconds=place * step)
+    merged = rows.group_by(start.alias("bin")).agg(pl.col("hits", "scored").sum()).sort("bin")
+    return merged, width / 2
+
+
+def _middles(rows: pl.DataFrame, *, share: bool) -> tuple[list[float], list[float], list[float], list[str]]:
+    """What the line and the lower and upper edge of its band are, and the words, bin by bin."""
+    if not share:
+        texts = [
+            f"{formats.significant(median)} ({formats.plural(count, 'score')})"
+            for median, count in rows.select("median", "scored").iter_rows()
+        ]
+        return rows["median"].to_list(), rows["low"].to_list(), rows["high"].to_list(), texts
+    counts = rows.select("hits", "scored").rows()
+    bounds = [wilson(hits, scored) for hits, scored in counts]
+    return (
+        [hits / scored for hits, scored in counts],
+        [bound.low for bound in bounds],
+        [bound.high for bound in bounds],
+        [f"{formats.percent(hits / scored, 1)} ({hits:,} of {scored:,})" for hits, scored in counts],
+    )
+
+
+def shown_labels(scores: Scores) -> list[str]:
+    """The labels that :func:`label_shares` shows, the most frequent first."""
+    totals = scores.labels.group_by("label").agg(pl.col("count").sum())
+    ordered: list[str] = totals.sort(["count", "label"], descending=[True, False])["label"].to_list()
+    return ordered if len(ordered) <= _MOST_LABELS else [*ordered[: _MOST_LABELS - 1], _OTHER]
+
+
+def label_shares(scores: Scores, colours: Mapping[str, str], scheme: str | None) -> go.Figure:
+    """The share of each label among an arm's labels, one bar an arm."""
+    figure = base(scheme, barmode="group", bargap=0.28, bargroupgap=0.08, hovermode="closest", dragmode=False)
+    names = shown_labels(scores)
+    ink = palette(scheme).ink_2
+    # Bars are drawn from the bottom up.
+    for arm, colour in reversed(list(colours.items())):
+        mine = dict(scores.labels.filter(pl.col(ARM) == arm).select("label", "count").iter_rows())
+        total = sum(mine.values())
+        if not total:
+            continue
+        rest = total - sum(mine.get(name, 0) for name in names)
+        counts = [mine.get(name, 0) if name in mine or name != _OTHER else rest for name in names]
+        shares = [count / total for count in counts]
+        figure.add_bar(
+            x=shares[::-1],
+            y=names[::-1],
+            name=arm,
+            orientation="h",
+            marker={"color": colour, "line": {"width": 0}},
+            text=[formats.percent(share, 1) for share in shares[::-1]],
+            textposition="outside",
+            textfont={"size": 11, "color": ink},
+            cliponaxis=False,
+            customdata=[f"{escaped(arm)}: {count:,} of {total:,}" for count in counts[::-1]],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    figure.update_xaxes(
+        range=[0, 1.12], fixedrange=True, tickvals=ticks, ticktext=[f"{tick:.0%}" for tick in ticks]
+    )
+    figure.update_yaxes(
+        type="category",
+        showgrid=False,
+        tickmode="array",
+        tickvals=names,
+        ticktext=[escaped(name if len(name) <= 24 else f"{name[:23]}…") for name in names],
+        rangemode="normal",
+    )
+    return figure
+
+
+def label_height(scores: Scores, arms: int) -> int:
+    """Height in pixels of :func:`label_shares` for so many arms."""
+    return max(110, 34 + len(shown_labels(scores)) * (14 + 16 * max(arms, 1)))
 
 
 def distribution(scores: Scores, colours: Mapping[str, str], scheme: str | None) -> go.Figure:
@@ -109,123 +203,6 @@ def distribution(scores: Scores, colours: Mapping[str, str], scheme: str | None)
     return figure
 
 
-def drift_heat(drift: Drift, scheme: str | None, zone: str) -> go.Figure:
-    """Effect size per column and window; a dot marks a window in which the column drifted."""
-    colours = palette(scheme)
-    figure = base(scheme, hovermode="closest", dragmode=False)
-    rows = drift.rows.with_columns(
-        pl.col("window").struct.field("start").alias("start"),
-        pl.col("window").struct.field("end").alias("end"),
-    )
-    strongest = (
-        rows.group_by("column_name")
-        .agg(pl.col("effect").max().alias("most"))
-        .sort(["most", "column_name"], nulls_last=False)
-    )
-    names = strongest["column_name"].to_list()
-    starts = rows["start"].unique().sort().to_list()
-    cells = {
-        (column, start): row
-        for column, start, row in (
-            (one["column_name"], one["start"], one) for one in rows.iter_rows(named=True)
-        )
-    }
-    labels = [_window_label(start, zone) for start in starts]
-    effects = [[_effect(cells.get((name, start))) for start in starts] for name in names]
-    texts = [[_explained(cells.get((name, start)), zone) for start in starts] for name in names]
-    figure.add_heatmap(
-        z=effects,
-        x=labels,
-        y=names,
-        zmin=0,
-        zmax=0.6,
-        colorscale=[list(stop) for stop in colours.heat],
-        xgap=2,
-        ygap=2,
-        text=texts,
-        hovertemplate="%{text}<extra></extra>",
-        hoverongaps=False,
-        colorbar={
-            "thickness": 8,
-            "outlinewidth": 0,
-            "len": 1,
-            "tickvals": [0, 0.2, 0.4, 0.6],
-            "ticktext": ["0", "0.2", "0.4", "≥ 0.6"],
-            "tickfont": {"size": 11, "color": colours.ink_3},
-        },
-    )
-    marks = [
-        (labels[column], name)
-        for name in names
-        for column, start in enumerate(starts)
-        if (cell := cells.get((name, start))) and cell["drifted"]
-    ]
-    if marks:
-        figure.add_scatter(
-            x=[mark[0] for mark in marks],
-            y=[mark[1] for mark in marks],
-            mode="markers",
-            marker={
-                "color": colours.categories[1],
-                "size": 7,
-                "line": {"color": colours.surface, "width": 1},
-            },
-            hoverinfo="skip",
-        )
-    figure.update_xaxes(
-        type="category",
-        fixedrange=True,
-        tickmode="array",
-        tickvals=labels[:: max(1, math.ceil(len(labels) / 6))],
-    )
-    figure.update_yaxes(
-        type="category",
-        showgrid=False,
-        tickfont={"size": 12, "color": colours.ink_2},
-        nticks=None,
-        tickmode="array",
-        tickvals=names,
-        rangemode="normal",
-    )
-    return figure
-
-
-def heat_height(drift: Drift) -> int:
-    """Height in pixels of :func:`drift_heat`."""
-    columns = drift.rows["column_name"].n_unique() if drift.rows.height else 1
-    return 26 * columns + 46
-
-
-def _effect(cell: Mapping[str, object] | None) -> float | None:
-    value = cell["effect"] if cell else None
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _explained(cell: Mapping[str, object] | None, zone: str) -> str:
-    if cell is None:
-        return ""
-    effect, adjusted = _effect(cell), cell["p_adjusted"]
-    what = (
-        "largest difference of the distributions"
-        if cell["effect_name"] == "ks_distance"
-        else "share that moved"
-    )
-    decided = cell["drifted"]
-    verdict = "too few rows to tell" if decided is None else "drifted" if decided else "no drift shown"
-    lines = [
-        f"<b>{_escaped(str(cell['column_name']))}</b>: {verdict}",
-        f"{what}: {formats.significant(effect)}",
-    ]
-    if isinstance(adjusted, float):
-        lines.append(f"{formats.p_value(adjusted)}, corrected for all columns and windows shown")
-    return "<br>".join(lines)
-
-
-def _escaped(text: str) -> str:
-    # Plotly reads a few tags in its texts; a column's name must not be one.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _decades(figure: go.Figure, scores: Scores) -> None:
     low = number(scores.bins["low"].min()) or 1e-6
     high = number(scores.bins["high"].max()) or 1.0
@@ -238,11 +215,6 @@ def _decades(figure: go.Figure, scores: Scores) -> None:
         tickvals=[10.0**power for power in powers],
         ticktext=[_power(power) for power in powers],
     )
-
-
-def _window_label(start: datetime, zone: str) -> str:
-    local_start = start.astimezone(formats.zone(zone))
-    return f"{local_start:%H:%M}<br>{local_start.day} {local_start:%b}"
 
 
 def _power(power: int) -> str:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import dash_mantine_components as dmc
 from dash import Input, Output, State, dcc, html
 
+from dashboard import firing_badge
 from dashboard.callbacks import Callbacks
 from dashboard.elements import Element, icon, problem_slot
 from dashboard.services import ConsoleServices
@@ -56,7 +57,12 @@ def layout(services: ConsoleServices) -> Element:
                 [
                     _sidebar(),
                     html.Div(
-                        [_filters(names), problem_slot("shell-problem"), html.Main(id="page", tabIndex=-1)],
+                        [
+                            _filters(names),
+                            firing_badge.layout(),
+                            problem_slot("shell-problem"),
+                            html.Main(id="page", tabIndex=-1),
+                        ],
                         className="content",
                     ),
                 ],
@@ -84,7 +90,11 @@ def _sidebar() -> Element:
             html.Nav(
                 [
                     dcc.Link(
-                        [icon(item.icon), html.Span(item.title, className="nav-title")],
+                        [
+                            icon(item.icon),
+                            html.Span(item.title, className="nav-title"),
+                            *([firing_badge.badge_slot()] if item.path == firing_badge.PATH else []),
+                        ],
                         href=item.path,
                         id={"type": "nav", "path": item.path},
                         className="nav-link",

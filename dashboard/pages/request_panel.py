@@ -14,15 +14,12 @@ from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.conversation import Turn
 from dashboard.elements import Element, badge, code_block, facts, icon, plain
+from dashboard.evaluator_notes import reason_words
 
 _ROLES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 _OVER_LIMIT = {
     "MAX_REQUEST_SIZE_EXCEEDED": "The request was over the payload limit, so its body was not kept.",
     "MAX_RESPONSE_SIZE_EXCEEDED": "The answer was over the payload limit, so its body was not kept.",
-}
-UNSCORED = {
-    "no_text": "the answer has no text",
-    "too_short": "the text is too short to be scored",
 }
 
 
@@ -196,9 +193,7 @@ def _score(score: Mapping[str, Any]) -> Element:
         else []
     )
     if unscored:
-        value = html.Span(
-            ["unscored: ", UNSCORED.get(unscored, str(unscored).replace("_", " "))], className="muted"
-        )
+        value = html.Span(["unscored: ", reason_words(unscored)], className="muted")
     else:
         value = html.Span(formats.significant(score["score"]), className="score-value")
     return html.Div(

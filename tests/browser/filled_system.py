@@ -17,9 +17,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from collector.catalog import DRIFT_SCHEMA, PAYLOAD_SCHEMA, SCORE_SCHEMA, UNROUTED, Catalog, TableName
+from collector.catalog import PAYLOAD_SCHEMA, SCORE_SCHEMA, UNROUTED, Catalog, TableName
 from dashboard.current_experiments import CurrentExperiments
 from dashboard.services import ConsoleServices, EndpointSummary, EntitySummary
+from evaluators.drift.api import ReportQueue
+from evaluators.drift.pair_report import PairReports
+from evaluators.drift.report import ReportWriter
 from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog, Entry
@@ -32,7 +35,7 @@ from relabel.queue import CaseQueue
 from relabel.selection import Rule, Selector
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Unavailable
+from tests.browser import filled_quality
 from tests.browser.conversations import PROBE, QUESTIONS, RAMBLES, RUDE
 
 
@@ -103,6 +106,8 @@ def build(
         run_history=RunHistory(database, clock),
         reports_dir=root / "reports",
         clock=clock,
+        alert_rules=filled_quality.RULES if records or (root / "reports").exists() else (),
+        drift_reports=ReportQueue(PairReports(catalog, ReportWriter(root / "reports", max_rows=60)), clock),
     )
     if records:
         _fill(services, records, random.Random(seed))
@@ -147,11 +152,12 @@ def _fill(services: ConsoleServices, records: int, random_: random.Random) -> No
     rows.sort(key=lambda row: row["request_time"])
     for place, row in enumerate(rows):
         row["spool_offset"] = place
-    for start in range(0, len(rows), 800):
-        tables.payload.append(pa.Table.from_pylist(rows[start : start + 800], schema=PAYLOAD_SCHEMA))
+    old, new = rows[:-20], rows[-20:]
+    for part in (*(old[start : start + 800] for start in range(0, len(old), 800)), new):
+        tables.payload.append(pa.Table.from_pylist(part, schema=PAYLOAD_SCHEMA))
     scores = [score for row in rows for score in _scores(row, random_)]
     tables.scores.append(pa.Table.from_pylist(scores, schema=SCORE_SCHEMA))
-    tables.drift.append(pa.Table.from_pylist(list(_drift(now, random_)), schema=DRIFT_SCHEMA))
+    filled_quality.fill(services, rows, random_)
     stray = [_stray(now - timedelta(minutes=17 * (place + 1)), place, random_) for place in range(3)]
     services.catalog.tables(UNROUTED).payload.append(pa.Table.from_pylist(stray, schema=PAYLOAD_SCHEMA))
     rules = (
@@ -159,7 +165,6 @@ def _fill(services: ConsoleServices, records: int, random_: random.Random) -> No
         Rule("toxicity", above=0.5, priority=5),
     )
     Selector(tables, "support-chat", rules, services.database, services.clock).run()
-    _runs(services)
     folder = services.reports_dir / "support-chat"
     folder.mkdir(parents=True, exist_ok=True)
     for hours in (1, 2, 3):
@@ -318,62 +323,6 @@ def _scores(row: dict[str, Any], random_: random.Random) -> Sequence[dict[str, A
     )
 
 
-def _drift(now: datetime, random_: random.Random) -> Sequence[dict[str, Any]]:
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    rows = []
-    for back in range(12, 0, -1):
-        start = hour - timedelta(hours=back)
-        window = {"start": start, "end": start + timedelta(hours=1)}
-        before = {"start": start - timedelta(hours=1), "end": start}
-        for column in (
-            "execution_duration_ms",
-            "input_tokens",
-            "output_tokens",
-            "time_to_first_token_ms",
-            "prompt_length",
-            "response_length",
-            "score:perplexity",
-            "score:toxicity",
-        ):
-            strong = back <= 3 and column in ("output_tokens", "response_length", "score:perplexity")
-            statistic = random_.uniform(0.3, 0.6) if strong else random_.uniform(0.01, 0.12)
-            rows.append(
-                {
-                    "window": window,
-                    "window_cmp": before,
-                    "granularity": "1 hour",
-                    "monitor_version": 1,
-                    "column_name": column,
-                    "data_type": "double",
-                    "drift_type": "CONSECUTIVE",
-                    "js_distance": statistic * 0.8,
-                    "wasserstein_distance": statistic * 10,
-                    "population_stability_index": statistic**2 * 2,
-                    "ks_test": {
-                        "statistic": statistic,
-                        "pvalue": 1e-9 if strong else random_.uniform(0.05, 0.95),
-                    },
-                }
-            )
-        for column in ("status_code", "finish_reason", "error_type"):
-            statistic = random_.uniform(0.0, 0.05)
-            rows.append(
-                {
-                    "window": window,
-                    "window_cmp": before,
-                    "granularity": "1 hour",
-                    "monitor_version": 1,
-                    "column_name": column,
-                    "data_type": "string",
-                    "drift_type": "CONSECUTIVE",
-                    "tv_distance": statistic,
-                    "js_distance": statistic,
-                    "chi_squared_test": {"statistic": statistic * 20, "pvalue": random_.uniform(0.1, 0.9)},
-                }
-            )
-    return rows
-
-
 def _stray(moment: datetime, place: int, random_: random.Random) -> dict[str, Any]:
     return {
         "databricks_request_id": uuid7(moment, random_),
@@ -396,30 +345,6 @@ def _stray(moment: datetime, place: int, random_: random.Random) -> dict[str, An
         "worker_id": "proxy-0-5f2c",
         "spool_offset": 100_000 + place,
     }
-
-
-def _runs(services: ConsoleServices) -> None:
-    for place in range(3):
-        for evaluator, device in (("perplexity", "cpu"), ("toxicity", "cpu")):
-            with services.run_history.recorded(
-                endpoint="support-chat",
-                evaluator=evaluator,
-                target="response",
-                device=device,
-                from_version=place,
-            ) as progress:
-                progress.update(
-                    to_version=place + 1,
-                    scored=760 + place,
-                    unscored_reasons={"no_text": 21, "too_short": 64},
-                )
-    try:
-        with services.run_history.recorded(
-            endpoint="support-chat", evaluator="drift", target=None, device="cpu", from_version=0
-        ):
-            raise Unavailable("the reports folder is not writable", field=PROBE)
-    except Unavailable:
-        pass
 
 
 def rows_of(services: ConsoleServices, endpoint: str) -> pl.DataFrame:

@@ -21,7 +21,7 @@ WITH_DATA = {
     "/": "#overview-tiles .tile-value >> nth=0",
     "/requests": "#requests-grid .ag-row >> nth=0",
     "/experiments": ".verdict-sentence",
-    "/quality": "#quality-drift .js-plotly-plot",
+    "/quality": "#quality-drift-body .js-plotly-plot",
     "/relabel": "#relabel-queue tbody tr >> nth=0",
 }
 WITHOUT_DATA = {
@@ -149,7 +149,7 @@ def test_request_opens_as_a_conversation(tab: Tab, filled: Served) -> None:
     panel = page.locator(".panel")
     expect(panel.locator(".turn-user").last).to_contain_text("how a heat pump works")
     expect(panel.locator(".turn-answer")).to_be_visible()
-    expect(panel.locator(".score")).to_have_count(2)
+    expect(panel.locator(".score")).to_have_count(4)
     link = page.url
     assert "request=" in link
     panel.get_by_text("Request body").click()

@@ -5,12 +5,13 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from dashboard import experiment_figures, quality_figures
+from dashboard import experiment_figures, quality_figures, truth_figures
 from dashboard.console import Console
-from dashboard.pages import quality
-from dashboard.quality_queries import Drift, EvaluatorName
+from dashboard.evaluator_notes import note_of
+from dashboard.pages import quality_truth
+from dashboard.quality_queries import EvaluatorName
 from dashboard.services import ConsoleServices
-from evaluators.drift.verdict import drifted
+from evaluators.registry import known_evaluators
 
 PERPLEXITY = EvaluatorName("perplexity", "response")
 VIEW = {"endpoint": "support-chat", "range": "7d"}
@@ -37,6 +38,9 @@ def test_scored_and_unscored_add_up(console: Console, table: pl.DataFrame) -> No
 
 def test_evaluators_are_those_with_scores(console: Console) -> None:
     assert [one.key for one in console.quality.evaluators(console.view(VIEW))] == [
+        "ground_truth@response",
+        "json_schema@response",
+        "language@response",
         "perplexity@response",
         "toxicity@response",
     ]
@@ -54,46 +58,82 @@ def test_wide_scores_get_a_logarithmic_axis(console: Console) -> None:
     assert [sum(line.y) for line in shares.data] == pytest.approx([1.0, 1.0])
 
 
-def test_a_window_compared_with_an_empty_one_is_no_drift_and_no_error(console: Console) -> None:
-    table = console.services.catalog.tables("support-chat").drift
-    # What such a pair of windows leaves in the table: one row for the whole, none for a column.
-    of_table = table.scan().head(1).with_columns(column_name=pl.lit(":table")).collect()
-    assert of_table.height == 1
-    rows = drifted(of_table)
-    assert rows.is_empty()
-    shown = str(quality._drift(Drift(rows, "1 minute", ("1 minute",)), "light", "UTC"))
-    assert "No two windows of 1 minute have enough records yet" in shown
+def test_labels_add_up_and_0_or_1_is_a_share(console: Console) -> None:
+    view = console.view(VIEW)
+    colours = {"champion": "#2566c8", "challenger": "#d9641a"}
+    valid = console.quality.scores(view, EvaluatorName("json_schema", "response"))
+    assert valid.share_of == "valid"
+    assert valid.labels["count"].sum() == valid.scored
+    assert valid.arms["hits"].sum() == valid.labels.filter(label="valid")["count"].sum()
+    line = quality_figures.over_time(valid, colours, "light", "UTC")
+    assert line.layout.yaxis.tickformat == ".3~p"
+    assert all(0 <= value <= 1 for trace in line.data for value in trace.y)
+    bars = quality_figures.label_shares(valid, colours, "dark")
+    assert [sum(bar.x) for bar in bars.data] == pytest.approx([1.0, 1.0])
+    assert quality_figures.shown_labels(valid)[0] == "valid"
+    assert console.quality.scores(view, PERPLEXITY).share_of is None
 
 
-def test_too_few_records_are_not_called_stable(console: Console) -> None:
-    drift = console.quality.drift(console.view(VIEW), None)
-    none = replace(drift, rows=drift.rows.with_columns(drifted=pl.lit(None, pl.Boolean)))
-    shown = str(quality._drift(none, "light", "UTC"))
-    assert "have enough records yet" in shown
-    assert "Stable" not in shown
-    end = pl.col("window").struct.field("end")
-    newest_untold = drift.rows.with_columns(
-        drifted=pl.when(end == end.max()).then(None).otherwise(pl.lit(False))
+def test_a_share_is_shown_of_enough_scores_at_a_time(console: Console) -> None:
+    scores = console.quality.scores(console.view(VIEW), EvaluatorName("ground_truth", "response"))
+    few, half = quality_figures._widened(scores.bins.filter(arm="champion"), scores.window)
+    mine = scores.bins.filter(arm="champion")
+    assert few["scored"].sum() == mine["scored"].sum()
+    assert few.height < mine.height
+    assert half > scores.window.bin / 2
+    assert ((few["bin"] >= scores.window.since) & (few["bin"] < scores.window.until)).all()
+
+
+def test_many_labels_are_summed_up(console: Console) -> None:
+    scores = console.quality.scores(console.view(VIEW), EvaluatorName("language", "response"))
+    many = pl.DataFrame(
+        {
+            "arm": ["champion"] * 12,
+            "label": [f"<b>{n:02}" for n in range(12)],
+            "count": list(range(12, 0, -1)),
+        }
     )
-    shown = str(quality._drift(replace(drift, rows=newest_untold), "light", "UTC"))
-    assert "The newest window has too few records to tell." in shown
-    assert "Not enough records" in shown
-    assert "Stable" not in shown
+    figure = quality_figures.label_shares(replace(scores, labels=many), {"champion": "#2566c8"}, "light")
+    assert len(figure.data[0].x) == 8
+    assert sum(figure.data[0].x) == pytest.approx(1.0)
+    assert figure.layout.yaxis.ticktext[0] == "&lt;b&gt;00"
+    assert figure.layout.yaxis.ticktext[-1] == "all others"
 
 
-def test_newest_windows_drifted(console: Console) -> None:
-    drift = console.quality.drift(console.view(VIEW), None)
-    assert drift.granularity == "1 hour"
-    last = drift.rows["window"].struct.field("end").max()
-    newest = drift.rows.filter(pl.col("window").struct.field("end") == last)
-    assert set(newest.filter("drifted")["column_name"]) == {
-        "output_tokens",
-        "response_length",
-        "score:perplexity",
-    }
-    figure = quality_figures.drift_heat(drift, "light", "UTC")
-    assert len(figure.data[0].y) == drift.rows["column_name"].n_unique()
-    assert len(figure.data[1].x) == drift.rows["drifted"].sum()
+@pytest.mark.parametrize(
+    ("evaluator", "target", "share"),
+    [
+        ("refusal", "response", "refusal"),
+        ("personal_data", "request", "found"),
+        ("made.up", "response", None),
+    ],
+)
+def test_what_is_flagged(evaluator: str, target: str, share: str | None) -> None:
+    assert note_of(evaluator, target).flagged == share
+
+
+def test_every_built_in_evaluator_says_what_it_cannot_see() -> None:
+    for name in (*known_evaluators(), "ground_truth", "ground_truth.topic", "judge"):
+        assert note_of(name).caveat, name
+
+
+def test_model_quality_is_that_of_the_truths(console: Console, services: ConsoleServices) -> None:
+    frame = services.catalog.tables("support-chat").scores.scan().collect().filter(evaluator="ground_truth")
+    quality = console.truths.quality(console.view(VIEW), "ground_truth")
+    assert quality is not None
+    assert [arm.arm for arm in quality.arms] == ["All", "challenger", "champion"]
+    for arm in quality.arms:
+        mine = frame if arm.arm == "All" else frame.filter(variant=arm.arm)
+        assert arm.classes is not None
+        assert arm.classes.count == mine.height
+        assert arm.classes.accuracy == pytest.approx(mine["score"].mean())
+    classes = quality.arms[0].classes
+    assert classes is not None
+    figure = truth_figures.confusion(classes, "dark")
+    assert sum(int(one.text) for one in figure.layout.annotations) == frame.height
+    page = str(quality_truth.truth_card(quality, "light", "UTC"))
+    assert f"{frame.height} answers with a known truth" in page
+    assert console.truths.quality(console.view({**VIEW, "endpoint": "summaries"}), "ground_truth") is None
 
 
 def test_nothing_scored_is_no_error(empty_services: ConsoleServices) -> None:
@@ -101,7 +141,7 @@ def test_nothing_scored_is_no_error(empty_services: ConsoleServices) -> None:
     view = console.view(VIEW)
     assert console.quality.evaluators(view) == ()
     assert not console.quality.exists("support-chat")
-    assert console.quality.drift(view, None).granularity is None
+    assert console.drift.drift(view).granularity is None
     scores = console.quality.scores(view, PERPLEXITY)
     assert quality_figures.over_time(scores, {}, "light", "UTC").to_json()
     assert quality_figures.distribution(scores, {}, "light").to_json()
@@ -132,10 +172,3 @@ def test_report_is_looked_at_once_for_many_viewers(console: Console, services: C
 )
 def test_change_in_words(scale: str, unit: str, value: float | None, words: str) -> None:
     assert experiment_figures.change({"scale": scale, "unit": unit}, value) == words
-
-
-def test_column_names_are_text_in_the_heat_map(services: ConsoleServices, console: Console) -> None:
-    drift = console.quality.drift(console.view(VIEW), None)
-    hostile = drift.rows.with_columns(pl.lit("<b>x</b>&").alias("column_name")).head(1)
-    figure = quality_figures.drift_heat(type(drift)(hostile, "1 hour", ()), "light", "UTC")
-    assert "&lt;b&gt;x&lt;/b&gt;&amp;" in figure.data[0].text[0][0]

@@ -82,7 +82,7 @@ def test_scores_are_columns_that_filter_and_sort(console: Console) -> None:
     assert scores == sorted(scores)
     assert len(scores) > 10
     assert 500 <= scores[0] <= scores[-1] <= 9000
-    assert found.evaluators == ("perplexity", "toxicity")
+    assert found.evaluators == ("ground_truth", "json_schema", "language", "perplexity", "toxicity")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,8 @@ def test_request_is_found_by_its_id_alone(console: Console, rows: pl.DataFrame) 
     assert found["request"] == wanted["request"]
     assert found["arm"] == wanted["variant"]
     scores = console.requests.scores("support-chat", wanted["databricks_request_id"])
-    assert [score["evaluator"] for score in scores] == ["perplexity", "toxicity"]
+    names = [score["evaluator"] for score in scores if score["evaluator"] != "ground_truth"]
+    assert names == ["json_schema", "language", "perplexity", "toxicity"]
 
 
 @pytest.mark.parametrize(
