@@ -74,7 +74,7 @@ class Table:
 
     ``time_column`` is what :meth:`scan` filters on: ``request_time`` when the schema has it, else
     ``window.start``; a dot reaches into a struct. Instances may be shared by threads. Several processes may
-    append to one table: whoever loses a race for a version tries the next.
+    append to one table: whoever loses a race for a version tries the next. Never log ``storage_options``.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Table:
         self.schema = schema
         self._partition_by = list(partition_by)
         self._time_column = time_column or time_column_of(schema)
-        self._storage_options = patient_options(uri, storage_options)
+        self.storage_options = patient_options(uri, storage_options)
         self._empty = pl.DataFrame(schema.empty_table())
         self._writing = writer_properties(schema)
         self._handle: DeltaTable | None = None
@@ -113,7 +113,7 @@ class Table:
         if is_remote(self.uri):
             try:
                 with self._translated():
-                    self._opened(options=impatient_options(self._storage_options))
+                    self._opened(options=impatient_options(self.storage_options))
             except Unavailable as error:
                 logger.debug("storage not there yet: %s", error)
 
@@ -290,7 +290,7 @@ class Table:
         self, version: int | None = None, *, options: dict[str, str] | None = None
     ) -> DeltaTable | None:
         try:
-            return DeltaTable(self.uri, version=version, storage_options=options or self._storage_options)
+            return DeltaTable(self.uri, version=version, storage_options=options or self.storage_options)
         except TableNotFoundError as error:
             if "Unknown scheme" in str(error):
                 raise storage_error(error, self.uri) from error
@@ -324,7 +324,7 @@ class Table:
                 mode="error",
                 partition_by=self._partition_by,
                 configuration=configuration,
-                storage_options=self._storage_options,
+                storage_options=self.storage_options,
                 # Without this the loser of a race makes the table a second time, as version 1.
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
@@ -336,7 +336,7 @@ class Table:
         return self._handle
 
     def _scanned(self, handle: DeltaTable) -> pl.LazyFrame:
-        return pl.scan_delta(handle, storage_options=polars_options(self._storage_options) or None)
+        return pl.scan_delta(handle, storage_options=polars_options(self.storage_options) or None)
 
     def _feed(self, handle: DeltaTable, first: int, last: int, names: Sequence[str]) -> pl.DataFrame:
         present = column_names(handle)

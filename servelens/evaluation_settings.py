@@ -1,12 +1,14 @@
-"""The settings of evaluations: which evaluator looks at which endpoint's records, and when."""
+"""The settings of evaluations: which evaluator looks at which endpoint's records, when, and where it runs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evaluators.ground_truth.options import read_options
+from evaluators.ray_cluster.placement import Actors, RayCluster
 from evaluators.registry import EvaluatorSpec
 from evaluators.runs.evaluation import EVERY_S, Evaluation
 from evaluators.runs.sampling import Sampling
@@ -33,6 +35,60 @@ class SamplingSettings(Section):
         pattern=r"^[1-9][0-9]{0,3} (minute|hour|day)s?$",
         description="Length of the quota's window of `request_time`: `10 minutes`, `1 hour`, `1 day`.",
     )
+
+
+class ActorsSettings(Section):
+    """What one evaluation has of the Ray cluster, where that is not what `ray` says."""
+
+    actors: int | None = Field(None, ge=1, description="Actors, each with a model of its own.")
+    num_cpus: float | None = Field(None, ge=0, description="CPUs of each actor.")
+    num_gpus: float | None = Field(None, ge=0, description="GPUs of each actor, or a fraction of one.")
+
+
+class RaySettings(Section):
+    """The Ray cluster that evaluations with `engine: ray` run on (docs/ray.md)."""
+
+    address: str = Field(
+        "auto", description="`host:6379` of the head, or `auto`: the cluster that this machine has joined."
+    )
+    namespace: str = Field("servelens", min_length=1, description="Ray's namespace.")
+    actors: int = Field(1, ge=1, description="Actors of each evaluation, each with a model of its own.")
+    num_cpus: float = Field(1.0, ge=0, description="CPUs of each actor.")
+    num_gpus: float = Field(
+        0.0, ge=0, description="GPUs of each actor, or a fraction of one: 0.5 puts two actors on a GPU."
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder of the prepared models on the nodes. Default: `models_dir`."
+    )
+    read_on_nodes: bool = Field(
+        True, description="The nodes read the tables themselves; else the scheduler sends them the texts."
+    )
+    placement_timeout_s: Positive = Field(
+        120.0, description="Seconds that the cluster has to make room for an evaluation's actors."
+    )
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict, description="Ray's runtime environment of the actors; empty: as the nodes are."
+    )
+
+    @model_validator(mode="after")
+    def _builds(self) -> Self:
+        try:
+            self.build()
+        except Invalid as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> RayCluster:
+        """As the scheduler has it. Raises :class:`~servelens.errors.Invalid`."""
+        return RayCluster(
+            address=self.address,
+            namespace=self.namespace,
+            models_dir=self.models_dir,
+            read_on_nodes=self.read_on_nodes,
+            placement_timeout_s=self.placement_timeout_s,
+            runtime_env=self.runtime_env,
+            actors=Actors(self.actors, self.num_cpus, self.num_gpus),
+        )
 
 
 class EvaluationSettings(Section):
@@ -73,10 +129,15 @@ class EvaluationSettings(Section):
         None,
         ge=1,
         le=1024,
-        description="CPU threads of each worker. Default: the workers share half of the cores.",
+        description="CPU threads of each worker. Default: the workers share half of the cores, on Ray `num_cpus`.",
     )
-    engine: Literal["local"] = Field(
-        "local", description="Where it runs: `local` is in processes of the scheduler."
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="Where it runs: `local` is in processes of the scheduler, `ray` on the cluster of `ray`.",
+    )
+    ray: ActorsSettings | None = Field(
+        None,
+        description="With `engine: ray`: what it has otherwise of the cluster than the section `ray` says.",
     )
 
     @model_validator(mode="after")
@@ -107,6 +168,7 @@ class EvaluationSettings(Section):
             devices=tuple(self.devices),
             threads=self.threads,
             engine=self.engine,
+            ray={} if self.ray is None else self.ray.model_dump(exclude_none=True),
         )
 
 
@@ -115,6 +177,16 @@ class GroundTruthSettings(Section):
 
     endpoint: str = Field(description="Name of the endpoint.")
     every_s: Interval = Field(EVERY_S, description="Seconds between two runs.")
+    granularity: str = Field(
+        "1 day",
+        pattern=r"^[1-9][0-9]{0,3} (minute|hour|day|week|month|year)s?$",
+        description="Length of the windows whose accuracy, F1 or error go into the profile table.",
+    )
+    lag_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="Seconds after its end before a window is looked at, since truth comes late.",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="How answer and truth are compared, see [ground truth](ground-truth.md).",

@@ -18,7 +18,7 @@ from servelens.alert_settings import AlertSettings, ChannelSettings, is_http
 from servelens.drift_settings import DriftSettings
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
-from servelens.evaluation_settings import EvaluationSettings, GroundTruthSettings
+from servelens.evaluation_settings import EvaluationSettings, GroundTruthSettings, RaySettings
 from servelens.experiment_settings import ExperimentSettings
 from servelens.intake_settings import IntakeSettings
 from servelens.scorer_settings import ScorerSettings
@@ -217,6 +217,9 @@ class Settings(Section):
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
     ground_truth: list[GroundTruthSettings] = Field(
         default_factory=list, description="Answers compared with the truth that arrives as feedback."
+    )
+    ray: RaySettings = Field(
+        default_factory=RaySettings, description="The Ray cluster of evaluations with `engine: ray`."
     )
     drift: list[DriftSettings] = Field(default_factory=list, description="Drift on a schedule.")
     channels: list[ChannelSettings] = Field(

@@ -1,10 +1,13 @@
 """A causal language model of the Hugging Face kind, and the negative log-likelihood of tokens under it.
 
 The logits of a long text over a large vocabulary are the biggest thing in this computation by far, so they
-are never all kept: the hidden states of the tokens that count go through the output layer a slice at a
-time. That is valid for models whose logits are that layer and nothing else (no soft cap, no scale); the
-model itself is asked once, when it is loaded, whether it is of that kind, and if not, its own logits are
-used.
+are never all kept: the hidden states of the tokens that count, and no others, go through the output layer a
+slice of rows at a time. That is valid for models whose logits are that layer and nothing else (no soft cap,
+no scale); the model itself is asked once, when it is loaded, whether it is of that kind, and if not, its own
+logits are used, window by window.
+
+Windows run packed behind one another where the model allows it (:mod:`evaluators.engine.packing`), else with
+padding on the right.
 """
 
 from __future__ import annotations
@@ -13,14 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluators.engine.model_files import model_name, model_version, without_progress_bars
+from evaluators.engine.devices import use_all_cores
+from evaluators.engine.linear_layers import IntegerLinear, exchange_linear_layers, order_linear_layers
+from evaluators.engine.model_files import combined_version, model_version, without_progress_bars
+from evaluators.engine.model_source import local_model
+from evaluators.engine.packing import agrees, pack, texts_apart, to_device, use_packed_attention
+from evaluators.engine.precision import PACKED_TOLERANCE, check_precision, dtype_of, usual_precision
 
-_LOGIT_BYTES: Final = 64 * 1024 * 1024
+_LOGIT_BYTES: Final = {"cpu": 64 * 1024 * 1024, "cuda": 1024 * 1024 * 1024}
 _FALLBACK_LENGTH: Final = 1024
+_TRIAL_LENGTHS: Final = (16, 3, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,76 +43,148 @@ class Window:
 
 
 class LanguageModel:
-    """Loaded weights and tokenizer. ``max_length`` is the most tokens of one pass."""
+    """Loaded weights and tokenizer. ``max_length`` is the most tokens of one pass; ``precision`` is what was
+    chosen."""
 
-    def __init__(self, source: str, *, device: torch.device, dtype: torch.dtype, code: str) -> None:
-        """``source`` is a folder or a Hugging Face id; ``OSError`` when there is no such model."""
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        with without_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    def __init__(self, source: str, *, device: torch.device, precision: str, code: str) -> None:
+        """``source`` is a folder, a Hugging Face id or an MLflow URI; ``OSError`` when there is no such
+        model, ``ValueError`` when it cannot compute in ``precision`` here."""
+        check_precision(precision, device)
+        self.precision = usual_precision(precision, device)
+        if device.type == "cpu":
+            use_all_cores()
+        with local_model(source) as files, without_progress_bars():
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(files.tokenizer)
+            model = AutoModelForCausalLM.from_pretrained(files.model, dtype=dtype_of(self.precision))
+            files_version = model_version(files.root, model.config, "")
         self._model: Any = model.to(device).eval()
-        self._head: Any = self._model.get_output_embeddings()
         self.device = device
-        self.version = model_version(source, self._model.config, code)
-        self.name = model_name(source)
+        self.version = combined_version(files_version, self.precision, code)
+        self.name = files.name
         self.max_length: int = (
             getattr(self._model.config, "max_position_embeddings", None) or _FALLBACK_LENGTH
         )
-        self._head_is_all = self._probe()
+        vocabulary = int(self._model.get_input_embeddings().num_embeddings)
+        trial = [
+            [(number + 1) * 7919 % vocabulary for number in range(length)][: self.max_length]
+            for length in _TRIAL_LENGTHS
+        ]
+        self._exchange_layers(trial)
+        self._head: Any = self._model.get_output_embeddings()
+        self._head_is_all = self._probe(trial[0])
+        self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+        self.packed = self._head_is_all and self._try_packed(trial)
+        """Whether windows run without padding."""
 
     @torch.inference_mode()
-    def negative_log_likelihoods(self, windows: Sequence[Window]) -> list[float]:
+    def negative_log_likelihoods(self, windows: Sequence[Window]) -> Tensor:
         """For each window, the sum of −log p (natural) of its tokens from ``counted`` on, each given those
-        before it."""
-        longest = max(len(window.tokens) for window in windows)
-        # Right padding and no mask: under causal attention no position sees a later one, so what is padded
-        # there cannot reach the tokens that count, and attention takes its fast path.
-        tokens = torch.zeros(len(windows), longest, dtype=torch.int64)
-        rows, positions = [], []
-        for row, window in enumerate(windows):
-            length = len(window.tokens)
-            tokens[row, :length] = torch.tensor(window.tokens, dtype=torch.int64)
-            positions.append(torch.arange(window.counted, length))
-            rows.append(torch.full((length - window.counted,), row, dtype=torch.int64))
-        tokens = tokens.to(self.device)
-        owner, position = torch.cat(rows).to(self.device), torch.cat(positions).to(self.device)
-        targets = tokens[owner, position]
-        if self._head_is_all:
-            hidden = self._model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-            losses = self._losses(hidden[owner, position - 1], targets)
+        before it: float64, on the device."""
+        if not self._head_is_all:
+            return torch.stack([self._by_all_logits(window) for window in windows])
+        rows = [window.tokens for window in windows]
+        if self.packed:
+            hidden, starts = self._packed_hidden(rows)
         else:
-            losses = self._losses_by_row(tokens, owner, position, targets)
+            hidden, starts = self._padded_hidden(rows)
+        # Where the tokens that count lie, computed here and not on the device, which then need not be asked.
+        counts = [len(window.tokens) - window.counted for window in windows]
+        places = np.concatenate(
+            [
+                np.arange(start + window.counted, start + len(window.tokens))
+                for start, window in zip(starts, windows, strict=True)
+            ]
+        )
+        targets = np.concatenate([np.asarray(window.tokens[window.counted :]) for window in windows])
+        owners = np.repeat(np.arange(len(windows)), counts)
+        losses = self._losses(hidden, to_device(places - 1, self.device), to_device(targets, self.device))
         sums = torch.zeros(len(windows), dtype=torch.float64, device=self.device)
-        totals: list[float] = sums.index_add_(0, owner, losses.double()).tolist()
-        return totals
+        return sums.index_add_(0, to_device(owners, self.device), losses.double())
 
-    def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        size = max(1, _LOGIT_BYTES // (4 * int(self._head.weight.shape[0])))
+    def _packed_hidden(self, rows: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
+        """Hidden states, tokens × width, and where each row starts among them."""
+        packed = pack(rows, self.device)
+        with texts_apart(packed):
+            hidden = self._model.base_model(
+                input_ids=packed.tokens,
+                position_ids=packed.positions,
+                attention_mask=self._no_mask,
+                use_cache=False,
+            ).last_hidden_state
+        return hidden[0], packed.bounds[:-1]
+
+    def _padded_hidden(self, rows: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
+        """The same with padding on the right and no mask: under causal attention no position sees a later
+        one, so what is padded there cannot reach the tokens that count, and attention takes its fast path."""
+        longest = max(map(len, rows))
+        tokens = np.zeros((len(rows), longest), dtype=np.int64)
+        for number, row in enumerate(rows):
+            tokens[number, : len(row)] = row
+        hidden = self._model.base_model(
+            input_ids=to_device(tokens, self.device), use_cache=False
+        ).last_hidden_state
+        return hidden.flatten(0, 1), [number * longest for number in range(len(rows))]
+
+    def _losses(self, hidden: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        size = max(1, _LOGIT_BYTES[self.device.type] // (4 * int(self._head.out_features)))
         pieces = []
-        for some, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
-            pieces.append(
-                torch.nn.functional.cross_entropy(self._head(some).float(), wanted, reduction="none")
-            )
+        for some, wanted in zip(torch.split(places, size), torch.split(targets, size), strict=True):
+            logits = self._head(hidden[some])
+            likelihoods = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+            pieces.append(-likelihoods.gather(1, wanted[:, None])[:, 0])
         return torch.cat(pieces)
 
-    def _losses_by_row(self, tokens: Tensor, owner: Tensor, position: Tensor, targets: Tensor) -> Tensor:
-        losses = torch.empty(len(targets), dtype=torch.float32, device=self.device)
-        for number in range(tokens.shape[0]):
-            here = owner == number
-            logits = self._model(input_ids=tokens[number : number + 1], use_cache=False).logits[0]
-            losses[here] = torch.nn.functional.cross_entropy(
-                logits[position[here] - 1].float(), targets[here], reduction="none"
-            )
-        return losses
+    def _by_all_logits(self, window: Window) -> Tensor:
+        tokens = torch.tensor([window.tokens], device=self.device)
+        logits = self._model(input_ids=tokens, use_cache=False).logits[0, window.counted - 1 : -1]
+        losses = torch.nn.functional.cross_entropy(
+            logits.float(), tokens[0, window.counted :], reduction="none"
+        )
+        return losses.double().sum()
 
     @torch.inference_mode()
-    def _probe(self) -> bool:
-        if self._head is None or getattr(self._head, "weight", None) is None:
+    def _exchange_layers(self, trial: list[list[int]]) -> None:
+        if self.device.type != "cpu":
+            return
+
+        def answer() -> Tensor:
+            tokens = torch.tensor(trial[:1])
+            logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
+            return logits.float()
+
+        if self.precision == "int8":
+            # The output layer stays: every token's likelihood is made of it directly.
+            head = self._model.get_output_embeddings()
+            try:
+                exchange_linear_layers(self._model, IntegerLinear, kept=() if head is None else (head,))
+                answer()
+            except (AttributeError, NotImplementedError, RuntimeError) as error:
+                raise ValueError(f"int8 does not work with {self.name} on this CPU: {error}") from error
+        if self.precision in ("float32", "int8"):
+            order_linear_layers(self._model, answer, PACKED_TOLERANCE["float32"])
+
+    @torch.inference_mode()
+    def _probe(self, row: list[int]) -> bool:
+        if getattr(self._head, "out_features", None) is None:
             return False
-        vocabulary = int(self._model.get_input_embeddings().num_embeddings)
-        tokens = (torch.arange(1, 17, device=self.device) * 7919 % vocabulary)[None]
+        tokens = torch.tensor([row], device=self.device)
         whole = self._model(input_ids=tokens, use_cache=False).logits
         hidden = getattr(self._model.base_model(input_ids=tokens, use_cache=False), "last_hidden_state", None)
-        if hidden is None or hidden.shape[-1] != self._head.weight.shape[-1]:
+        if hidden is None or hidden.shape[-1] != self._head.in_features:
             return False
         return torch.allclose(self._head(hidden).float(), whole.float(), rtol=1e-4, atol=1e-4)
+
+    @torch.inference_mode()
+    def _try_packed(self, trial: list[list[int]]) -> bool:
+        if self.device.type == "cuda" and self.precision == "float32":
+            return False  # the kernel for packed rows has no float32
+        alone = torch.cat([self._padded_hidden([row])[0] for row in trial])
+        try:
+            use_packed_attention(self._model, on=True)
+        except (ValueError, ImportError, NotImplementedError):
+            use_packed_attention(self._model, on=False)
+            return False
+        if agrees(lambda: self._packed_hidden(trial)[0], lambda: alone, PACKED_TOLERANCE[self.precision]):
+            return True
+        use_packed_attention(self._model, on=False)
+        return False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,32 @@ from transformers.utils import logging as transformers_logging
 def files_version(folder: Path, code: str) -> str:
     """Twelve hexadecimal digits that change with any byte of any file in ``folder``, with a file's name,
     and with ``code``: a constant of the evaluator, raised whenever it would score the same text
-    otherwise."""
+    otherwise.
+
+    A file that this process has read before is not read again while its size, its time of change and its
+    identity stay.
+    """
     digest = hashlib.blake2b(code.encode(), digest_size=6)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(file.relative_to(folder)).encode() + b"\0")
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+        about = file.stat()
+        digest.update(
+            _file_digest(
+                file, (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+            )
+        )
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(file: Path, _identity: tuple[int, ...]) -> bytes:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").digest()
+
+
+def combined_version(*parts: str) -> str:
+    """Twelve hexadecimal digits that change with any of ``parts``."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
 
 def model_version(source: str, config: Any, code: str) -> str:

@@ -6,16 +6,18 @@ Plain data: from the settings file or the API, kept in the database as JSON, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from evaluators.ray_cluster.placement import Actors, RayCluster
 from evaluators.registry import EvaluatorSpec, known_evaluators
 from evaluators.runs.cron import Cron
 from evaluators.runs.sampling import Sampling
 from servelens.errors import Invalid
 
 LOCAL: Final = "local"
-ENGINES: Final = (LOCAL,)
+RAY: Final = "ray"
+ENGINES: Final = (LOCAL, RAY)
 EVERY_S: Final = 30.0
 
 
@@ -26,6 +28,7 @@ class Evaluation:
 
     ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
     each; ``threads``: what each computes with on the CPU. ``timeout_s``: how long the evaluator may take for one text.
+    ``ray``: what it has otherwise of the cluster than others (:class:`~evaluators.ray_cluster.placement.Actors`).
     """
 
     name: str
@@ -40,6 +43,7 @@ class Evaluation:
     devices: tuple[str, ...] = ()
     threads: int | None = None
     engine: str = LOCAL
+    ray: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name == "runs":
@@ -52,8 +56,20 @@ class Evaluation:
             raise Invalid(
                 f"there is no engine '{self.engine}'.", field="engine", fix=f"Use {' or '.join(ENGINES)}."
             )
+        if self.ray and self.engine != RAY:
+            raise Invalid(
+                "is for the engine 'ray' only.", field="ray", fix="Say engine: ray, or leave it out."
+            )
+        self.actors_on(RayCluster())
         if self.devices and "device" in self.spec.options:
             raise Invalid("is given beside 'options.device'.", field="devices", fix="Leave one of them out.")
+
+    def actors_on(self, cluster: RayCluster) -> Actors:
+        """What it asks of ``cluster``. Raises :class:`~servelens.errors.Invalid`."""
+        try:
+            return replace(cluster.actors, **self.ray)
+        except TypeError as error:
+            raise Invalid(str(error), field="ray", fix="It has actors, num_cpus and num_gpus.") from error
 
     def check_evaluator(self) -> None:
         """Raise :class:`~servelens.errors.Invalid` when no evaluator of that name is installed here. Not asked by every
@@ -87,6 +103,7 @@ class Evaluation:
             "devices": list(self.devices),
             "threads": self.threads,
             "engine": self.engine,
+            "ray": dict(self.ray),
         }
 
     @classmethod
@@ -105,4 +122,5 @@ class Evaluation:
             devices=tuple(stored["devices"]),
             threads=stored["threads"],
             engine=stored["engine"],
+            ray=stored.get("ray", {}),
         )

@@ -12,32 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 import polars as pl
 
 from collector.catalog import EndpointTables
-from collector.record import REQUEST_TOO_LARGE, RESPONSE_TOO_LARGE
-from evaluators.evaluator import NOT_FINITE, Evaluator, Score, Text, target_text, unscored, wanted_columns
+from evaluators.evaluator import Evaluator, Score
 from evaluators.runs.lag import Lag
+from evaluators.runs.record_scores import KEPT, NO_TEXT, PAYLOAD_TOO_LARGE, columns_of, scores_of
 from evaluators.runs.vector_writer import VectorWriter
 from servelens.clock import Clock
-from servelens.errors import Conflict, Invalid, ServelensError, Unavailable
+from servelens.errors import Conflict
 
-NO_TEXT: Final = "no_text"
-"""The record has no text to score: the call failed, or the answer was empty."""
-PAYLOAD_TOO_LARGE: Final = "payload_too_large"
-"""The text was over the payload limit, so the inference table does not have it."""
-
-_KEPT: Final = (
-    "databricks_request_id",
-    "request_date",
-    "request_time",
-    "endpoint",
-    "served_entity",
-    "variant",
-)
-_READ: Final = (*_KEPT, "prompt_text", "response_text", "logging_error_codes")
+__all__ = ["NO_TEXT", "PAYLOAD_TOO_LARGE", "RecordScorer", "Totals", "somebody_else"]
 
 
 @dataclass(slots=True)
@@ -105,34 +91,11 @@ class RecordScorer:
     @property
     def columns(self) -> list[str]:
         """The columns of the inference table that a record must have here. Raises :class:`~servelens.errors.Invalid`."""
-        wanted = wanted_columns(self._evaluator)
-        for name in wanted:
-            if name not in self._tables.payload.schema.names:
-                raise Invalid(
-                    f"the evaluator asks for a column '{name}' that the inference table does not have",
-                    field=self.application_id,
-                )
-        return list(dict.fromkeys((*_READ, *wanted)))
+        return columns_of(self._evaluator, self._tables.payload.schema.names)
 
     def score(self, records: pl.DataFrame) -> list[Score]:
         """One score for each row. Raises :class:`~servelens.errors.Unavailable` when the evaluator raises."""
-        target, wanted = self._evaluator.target, wanted_columns(self._evaluator)
-        further = records.select(wanted).to_dicts() if wanted else [{}] * records.height
-        texts = [
-            Text(prompt=prompt, response=response, columns=columns)
-            for prompt, response, columns in zip(
-                records["prompt_text"], records["response_text"], further, strict=True
-            )
-        ]
-        too_large = RESPONSE_TOO_LARGE if target == "response" else REQUEST_TOO_LARGE
-        scores: list[Score | None] = [
-            None if wanted or target_text(text, target) is not None else unscored(reason)
-            for text, reason in zip(texts, _reasons(records, too_large), strict=True)
-        ]
-        asked = [index for index, score in enumerate(scores) if score is None]
-        for index, score in zip(asked, self._ask([texts[index] for index in asked]), strict=True):
-            scores[index] = score
-        return [score for score in scores if score is not None]
+        return scores_of(records, self._evaluator, self._tables.payload)
 
     def keep(
         self,
@@ -152,26 +115,9 @@ class RecordScorer:
         self._tables.scores.append(rows, transactions=transactions)
         return scored_at
 
-    def _ask(self, texts: Sequence[Text]) -> Sequence[Score]:
-        if not texts:
-            return []
-        try:
-            scores = self._evaluator.score(texts)
-        except ServelensError:
-            raise
-        except Exception as error:
-            raise Unavailable(
-                f"the evaluator raised {type(error).__name__}: {error}", field=self.application_id
-            ) from error
-        if len(scores) != len(texts):
-            raise Unavailable(
-                f"the evaluator gave {len(scores)} scores for {len(texts)} texts", field=self.application_id
-            )
-        return [_finite(score) for score in scores]
-
     def _rows(self, records: pl.DataFrame, scores: Sequence[Score], scored_at: datetime) -> pl.DataFrame:
         evaluator = self._evaluator
-        return records.select(_KEPT).with_columns(
+        return records.select(KEPT).with_columns(
             pl.lit(evaluator.name).alias("evaluator"),
             pl.lit(evaluator.version).alias("evaluator_version"),
             pl.lit(evaluator.model).alias("model"),
@@ -191,19 +137,6 @@ def somebody_else(endpoint: str, application_id: str) -> Conflict:
         field=application_id,
         fix="Run the schedulers of one installation on one database, and evaluations of one evaluator once.",
     )
-
-
-def _reasons(records: pl.DataFrame, too_large: str) -> pl.Series:
-    over_limit = pl.col("logging_error_codes").list.contains(too_large).fill_null(value=False)
-    reason = pl.when(over_limit).then(pl.lit(PAYLOAD_TOO_LARGE)).otherwise(pl.lit(NO_TEXT))
-    return records.select(reason.alias("reason"))["reason"]
-
-
-def _finite(score: Score) -> Score:
-    # Third-party evaluators need not build their scores with our class, which would refuse this one.
-    if score.value is not None and not math.isfinite(score.value):
-        return unscored(NOT_FINITE)
-    return score
 
 
 def _json(details: Mapping[str, float | str]) -> str:

@@ -7,6 +7,7 @@ history (once for each error, not for each try), and the lag grows meanwhile.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,9 +18,10 @@ from typing import Final
 from collector.catalog import EndpointTables
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.oldest_unscored import OldestUnscored
+from evaluators.runs.record_scores import batch_rows
 from evaluators.runs.run_history import RunHistory, Trigger
 from evaluators.runs.runner import EvaluationRunner, RunSummary
-from evaluators.workers.isolated import IsolatedEvaluator
+from evaluators.workers.placement import PlacedEvaluator
 from servelens.clock import Clock
 from servelens.errors import Conflict, ServelensError
 
@@ -47,7 +49,7 @@ class Surroundings:
     """What all evaluations of a scheduler share. ``exclusive`` keeps backfills of an endpoint's application id out."""
 
     tables: Callable[[str], EndpointTables]
-    evaluator: Callable[[Evaluation], IsolatedEvaluator]
+    evaluator: Callable[[Evaluation], PlacedEvaluator]
     history: RunHistory
     clock: Clock
     fence: Callable[[], None]
@@ -162,6 +164,7 @@ class ScheduledEvaluation:
             around.history,
             around.clock,
             evaluation=evaluation.name,
+            max_rows=min(batch_rows(self._evaluator), evaluation.max_rows_per_run or sys.maxsize),
             max_rows_per_run=evaluation.max_rows_per_run,
             sampling=evaluation.sampling,
             fence=around.fence,

@@ -1,6 +1,7 @@
-"""Toxicity: the probability that a text is abusive, by a small word-level network that runs anywhere.
+"""Toxicity: the probability that a text is abusive, by a small word-level network that runs anywhere, or by a
+classifier of one's own (``model``; :mod:`evaluators.scorers.text_classification`).
 
-The score is the probability of the label ``toxic``; the six labels of the Jigsaw challenge are in the
+Of the small network: the score is the probability of the label ``toxic``; the six labels of the Jigsaw challenge are in the
 details. What it is good for and what not: at the threshold 0.5 it calls under 1 % of ordinary answers toxic
 and finds four of five of the overtly abusive ones, but it knows English words only and is near chance on
 hate that uses no abusive words.
@@ -25,7 +26,8 @@ from torch import Tensor
 from evaluators.engine.batching import Batcher
 from evaluators.engine.devices import choose_device
 from evaluators.engine.model_files import files_version, offline_folder, without_progress_bars
-from evaluators.evaluator import EMPTY, NOT_FINITE, Score, Target, Text, target_text, unscored
+from evaluators.evaluator import EMPTY, NOT_FINITE, Evaluator, Score, Target, Text, target_text, unscored
+from evaluators.scorers.text_classification import TextClassification
 from evaluators.scorers.toxicity_network import ToxicityNetwork, WordVocabulary, padded
 
 PIECE_WORDS: Final = 60
@@ -36,6 +38,7 @@ OFFLINE_MODEL: Final = "toxicity"
 """The folder of :mod:`evaluators.preparation.toxicity`."""
 _CODE: Final = "toxicity-1"
 _SCORED_LABEL: Final = "toxic"
+_TOXIC_LABELS: Final = ("toxic", "toxicity", "hate", "hateful", "offensive", "abusive", "harmful", "unsafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class Toxicity:
         self.device = str(chosen)
 
     def score(self, batch: Sequence[Text]) -> list[Score]:
-        """The probability of ``toxic``; details: every label's, and how many ``words`` and ``known_words``
-        there were."""
+        """The probability of ``toxic``; details: every label's, how many ``words`` and ``known_words`` there were,
+        and ``tokens``, the network's word for the latter."""
         prepared = [self._prepare(text) for text in batch]
         pieces: list[list[int]] = []
         owners: list[int] = []
@@ -140,10 +143,11 @@ class Toxicity:
             highest = [max(pair) for pair in zip(highest, answer, strict=True)]
         labels = dict(zip(self._labels, highest, strict=True))
         value = labels[_SCORED_LABEL]
+        known = float(len(read.numbers))
         return Score(
             value=value,
             label="toxic" if value >= self._threshold else "ok",
-            details={**labels, "words": float(read.words), "known_words": float(len(read.numbers))},
+            details={**labels, "words": float(read.words), "known_words": known, "tokens": known},
         )
 
 
@@ -151,13 +155,48 @@ def build(
     *,
     models_dir: Path,
     target: Target = "response",
+    model: str = OFFLINE_MODEL,
+    labels: list[str] | None = None,
     device: str | None = None,
     threshold: float = 0.5,
     batch_size: int = 256,
-) -> Toxicity:
-    """What the settings call ``toxicity``."""
-    folder = offline_folder(models_dir, OFFLINE_MODEL)
-    return Toxicity(folder, target=target, device=device, threshold=threshold, batch_size=batch_size)
+    precision: str = "auto",
+    activation: str | None = None,
+    max_length: int = 512,
+    stride: int | None = None,
+    batch_tokens: int | None = None,
+) -> Evaluator:
+    """What the settings call ``toxicity``: the offline network, or the classifier ``model``.
+
+    Of the options after ``threshold``, ``batch_size`` is the network's and the others, with ``labels``, are a
+    classifier's; ``ValueError`` when one does not belong to the model.
+    """
+    if model == OFFLINE_MODEL:
+        given = {"labels": labels, "activation": activation, "stride": stride, "batch_tokens": batch_tokens}
+        misplaced = [name for name, value in given.items() if value is not None]
+        misplaced += ["precision"] * (precision != "auto") + ["max_length"] * (max_length != 512)
+        if misplaced:
+            raise ValueError(f"{misplaced[0]} is an option of a classifier; name one as model.")
+        folder = offline_folder(models_dir, OFFLINE_MODEL)
+        return Toxicity(folder, target=target, device=device, threshold=threshold, batch_size=batch_size)
+    if batch_size != 256:
+        raise ValueError("batch_size is an option of the offline model; a classifier has batch_tokens.")
+    return TextClassification(
+        model,
+        name="toxicity",
+        labels=labels,
+        usual_labels=_TOXIC_LABELS,
+        target=target,
+        device=device,
+        precision=precision,
+        activation=activation,
+        threshold=threshold,
+        positive="toxic",
+        negative="ok",
+        max_length=max_length,
+        stride=stride,
+        batch_tokens=batch_tokens,
+    )
 
 
 def even_pieces(numbers: list[int], most: int) -> list[list[int]]:

@@ -31,11 +31,18 @@ from evaluators.evaluator import (
     wanted_columns,
 )
 from evaluators.registry import EvaluatorSpec, build
-from evaluators.workers.wire import BEGIN_RUN, Channel, Closed, packed_score, unpacked_text
+from evaluators.workers.wire import (
+    BEGIN_RUN,
+    Channel,
+    Closed,
+    described,
+    packed_error,
+    packed_score,
+    unpacked_text,
+)
 from servelens.errors import ServelensError, Unavailable
 
 _PR_SET_PDEATHSIG: Final = 1
-_ERROR_CHARACTERS: Final = 500
 _FIRST_TO_GO: Final = "500"
 
 
@@ -45,7 +52,7 @@ class _DeviceBrokenError(Exception):
 
 def main(reading: int, writing: int, parent: int) -> None:
     """Serve until the pipe closes."""
-    _follow(parent)
+    follow(parent)
     channel = Channel(reading, writing)
     with suppress(Closed):
         _serve(channel)
@@ -65,11 +72,8 @@ def _serve(channel: Channel) -> None:
             evaluator.device,
             wanted_columns(evaluator),
         )
-    except ServelensError as error:
-        channel.send(("refused", *_named(error)))
-        return
     except Exception as error:  # noqa: BLE001 - it is told to the starter, which raises it
-        channel.send(("refused", "Unavailable", _described(error), None, None))
+        channel.send(("refused", packed_error(error)))
         return
     channel.send(("ready", about))
     while True:
@@ -81,7 +85,7 @@ def _serve(channel: Channel) -> None:
         try:
             scores, raised = _scored(evaluator, texts)
         except ServelensError as error:
-            channel.send(("refused", *_named(error)))
+            channel.send(("refused", packed_error(error)))
         except _DeviceBrokenError as error:
             channel.send(("broken", str(error)))
             return
@@ -97,10 +101,10 @@ def _scored(evaluator: Evaluator, texts: Sequence[Text]) -> tuple[list[Score], i
         raise
     except Exception as error:
         if _device_broke(error):
-            raise _DeviceBrokenError(_described(error)) from error
+            raise _DeviceBrokenError(described(error)) from error
         if len(texts) == 1:
             reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else MODEL_ERROR
-            return [unscored(reason, error=_described(error))], 1
+            return [unscored(reason, error=described(error))], 1
         half = len(texts) // 2
         first, first_raised = _scored(evaluator, texts[:half])
         second, second_raised = _scored(evaluator, texts[half:])
@@ -118,15 +122,8 @@ def _device_broke(error: Exception) -> bool:
     return is_device_failure(error)
 
 
-def _named(error: ServelensError) -> tuple[str, str, str | None, str | None]:
-    return type(error).__name__, error.message, error.field, error.fix
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\0", "")[:_ERROR_CHARACTERS]
-
-
-def _follow(parent: int) -> None:
+def follow(parent: int) -> None:
+    """End this process with the thread that started it, and before it where memory runs out; leave Ctrl-C to it."""
     library: Any = ctypes.CDLL(None, use_errno=True)
     if hasattr(library, "prctl"):  # Linux
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

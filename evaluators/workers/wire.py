@@ -9,23 +9,29 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import select
 import struct
 import time
 from typing import Any, Final, TypeAlias
 
+import servelens.errors
 from evaluators.evaluator import NOT_FINITE, Score, Text
+from servelens.errors import ServelensError, Unavailable
 
 PackedText: TypeAlias = "tuple[str | None, str | None, dict[str, Any]]"
 PackedScore: TypeAlias = (
     "tuple[float | None, str | None, str | None, dict[str, float | str], dict[str, list[float]]]"
 )
+PackedError: TypeAlias = "tuple[str, str, str | None, str | None]"
 
 BEGIN_RUN: Final = "begin_run"
 """In place of texts: a run begins. It has no answer."""
 
 _LENGTH: Final = struct.Struct("<Q")
 _CHUNK: Final = 1 << 20
+_ERROR_CHARACTERS: Final = 500
+_UNPRINTED: Final = re.compile(r"\x1b\[[0-9;]*m|\0")  # colours, and what no database takes
 
 
 class Closed(Exception):
@@ -112,3 +118,25 @@ def unpacked_score(packed: PackedScore) -> Score:
     if value is None and reason is None:
         reason = NOT_FINITE
     return Score(value if reason is None else None, label, reason, details, vectors)  # type: ignore[arg-type]
+
+
+def described(error: BaseException) -> str:
+    """``error`` in one bounded line, for details and messages."""
+    plain = _UNPRINTED.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(plain.split())[:_ERROR_CHARACTERS]
+
+
+def packed_error(error: Exception) -> PackedError:
+    """``error`` as a tuple; what is not one of our own errors becomes :class:`~servelens.errors.Unavailable`."""
+    if isinstance(error, ServelensError):
+        return type(error).__name__, error.message, error.field, error.fix
+    return Unavailable.__name__, described(error), None, None
+
+
+def unpacked_error(packed: PackedError) -> ServelensError:
+    """The error, of the same class."""
+    kind, message, field, fix = packed
+    found: Any = getattr(servelens.errors, kind, None)
+    if isinstance(found, type) and issubclass(found, ServelensError):
+        return found(message, field=field, fix=fix)
+    return Unavailable(message, field=field, fix=fix)

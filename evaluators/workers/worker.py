@@ -6,33 +6,23 @@ the call is over, so a model never runs twice beside itself.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-import servelens.errors
 from evaluators.evaluator import MODEL_ERROR, TIMED_OUT, WORKER_DIED, Score, Target, Text
 from evaluators.registry import EvaluatorSpec
-from evaluators.workers.wire import BEGIN_RUN, Channel, Closed, packed_text, unpacked_score
-from servelens.errors import ServelensError, Unavailable
+from evaluators.workers.process import end_process, start_process
+from evaluators.workers.wire import BEGIN_RUN, Channel, Closed, packed_text, unpacked_error, unpacked_score
+from servelens.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-_BOOT: Final = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[4]); "
-    "from evaluators.workers.child import main; main(*map(int, sys.argv[1:4]))"
-)
-_END_S: Final = 2.0
+_TELL_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +98,7 @@ class Worker:
         except Closed as error:
             raise WorkerLostError(WORKER_DIED, f"its process {self._end(kill=True)}") from error
         if kind == "refused":
-            raise _rebuilt(*answer)
+            raise unpacked_error(*answer)
         if kind == "broken":
             self._end(kill=True)
             raise WorkerLostError(MODEL_ERROR, answer[0])
@@ -120,7 +110,7 @@ class Worker:
         if self._channel is None:
             return
         try:
-            self._channel.send(BEGIN_RUN, time.monotonic() + _END_S)
+            self._channel.send(BEGIN_RUN, time.monotonic() + _TELL_S)
         except (TimeoutError, Closed):
             self._end(kill=True)  # the next call starts another, which begins anew
 
@@ -139,7 +129,7 @@ class Worker:
         if self._channel is not None:
             return self._channel
         self._end(kill=True)
-        self._process, channel = _spawner().submit(_spawned).result()
+        self._process, channel = start_process("evaluators.workers.child")
         self._channel = channel
         deadline = time.monotonic() + self._start_limit_s
         level = logging.getLogger().getEffectiveLevel()
@@ -162,7 +152,7 @@ class Worker:
             ) from error
         if kind == "refused":
             self._end(kill=False)
-            raise _rebuilt(*answer)
+            raise unpacked_error(*answer)
         self._about = About(*answer[0])
         return channel
 
@@ -170,71 +160,4 @@ class Worker:
         """End the process, and how it ended in words."""
         process, channel = self._process, self._channel
         self._process = self._channel = None
-        if process is None:
-            return "was not there"
-        if channel is not None:
-            channel.close()
-        with suppress(subprocess.TimeoutExpired):
-            # It may be ending by itself, and how it does so is worth knowing.
-            process.wait(0.2 if kill else _END_S)
-        if process.poll() is None:
-            process.kill()
-        return _how(process.wait())
-
-
-def _spawned() -> tuple[subprocess.Popen[bytes], Channel]:
-    child_reads, we_write = os.pipe()
-    we_read, child_writes = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", _BOOT),
-                *(str(child_reads), str(child_writes), str(os.getpid()), json.dumps(sys.path)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # a library that prints must not get between messages
-            pass_fds=(child_reads, child_writes),
-        )
-    except OSError as error:
-        os.close(we_write)
-        os.close(we_read)
-        raise Unavailable(f"no process could be started: {error}") from error
-    finally:
-        os.close(child_reads)
-        os.close(child_writes)
-    return process, Channel(we_read, we_write)
-
-
-class _Spawner:
-    """The thread that starts all workers: the kernel ends a worker with the thread that started it, not with its
-    process, and threads of a scheduler come and go.
-    """
-
-    executor: ThreadPoolExecutor | None = None
-
-
-def _spawner() -> ThreadPoolExecutor:
-    if _Spawner.executor is None:
-        _Spawner.executor = ThreadPoolExecutor(1, thread_name_prefix="worker-spawner")
-    return _Spawner.executor
-
-
-def _forget_spawner() -> None:
-    _Spawner.executor = None  # a forked process has no such thread
-
-
-os.register_at_fork(after_in_child=_forget_spawner)
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _rebuilt(kind: str, message: str, field: str | None, fix: str | None) -> ServelensError:
-    found: Any = getattr(servelens.errors, kind, None)
-    if isinstance(found, type) and issubclass(found, ServelensError):
-        return found(message, field=field, fix=fix)
-    return Unavailable(message, field=field, fix=fix)
+        return "was not there" if process is None else end_process(process, channel, kill=kill)

@@ -29,7 +29,7 @@ def follow_evaluations(
     """The evaluations for one term of leadership, which ``stop`` ends; ``fence`` raises when the term is over."""
     surroundings = Surroundings(
         tables=catalog.tables,
-        evaluator=partial(evaluator_of, models_dir=settings.models_dir),
+        evaluator=partial(evaluator_of, models_dir=settings.models_dir, cluster=settings.ray.build()),
         history=RunHistory(database, clock),
         clock=clock,
         fence=fence,

@@ -21,8 +21,8 @@ from evaluators.runs.backfill import Backfill
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore
 from evaluators.runs.record_scorer import Totals
-from evaluators.workers.isolated import IsolatedEvaluator
-from evaluators.workers.placement import evaluator_of
+from evaluators.runs.record_scores import batch_rows
+from evaluators.workers.placement import PlacedEvaluator, evaluator_of
 from servelens.assembly.evaluation_jobs import scoring_lease
 from servelens.errors import Conflict, Invalid
 from servelens.processes.evaluations import Opened, opened, write
@@ -50,7 +50,7 @@ def run(
             )
         here.catalog.tables(endpoint)  # a name that is wrong is said before a model is loaded
         evaluation = _chosen(here.store, endpoint, name)
-        evaluator = evaluator_of(evaluation, here.settings.models_dir)
+        evaluator = evaluator_of(evaluation, here.settings.models_dir, here.settings.ray.build())
         try:
             totals, left = _filled(here, evaluation, evaluator, since, end, rescore=rescore)
         finally:
@@ -69,7 +69,7 @@ def run(
 def _filled(
     here: Opened,
     evaluation: Evaluation,
-    evaluator: IsolatedEvaluator,
+    evaluator: PlacedEvaluator,
     since: datetime,
     until: datetime,
     *,
@@ -106,6 +106,7 @@ def _filled(
             rescore=rescore,
             evaluation=evaluation.name,
             fence=lease.check,
+            max_rows=batch_rows(evaluator),
         ).run(show, stop)
     return totals, left if stop.is_set() else 0
 

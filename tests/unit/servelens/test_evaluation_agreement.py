@@ -122,7 +122,8 @@ def test_ground_truth_is_a_job(config: Path) -> None:
     tables.payload.append(payload)
     tables.feedback.append(truth_rows(payload, ["cat", "dog"]))
     schedule = Schedule(ground_truth_jobs(settings, catalog, database, clock, threading.Event()))
-    (result,) = schedule.run_once()
-    assert result.error is None
+    scored, quality = schedule.run_once()
+    assert scored.error is None
+    assert (quality.value, quality.error) == (0, None)
     assert tables.scores.scan().select("score").collect()["score"].sort().to_list() == [0.0, 1.0]
     database.dispose()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ def test_every_item_is_in_one_batch_and_no_batch_is_over_its_limits(
     for batch in batches:
         assert len(batch) <= most
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+
+
+@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 500), st.integers(1, 20))
+def test_without_padding_only_the_tokens_themselves_count(lengths: list[int], budget: int, most: int) -> None:
+    batches = list(length_batches(lengths, budget, most, padded=False))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch, after in zip(batches, [*batches, None][1:], strict=True):
+        used = sum(lengths[index] for index in batch)
+        assert len(batch) <= most
+        assert len(batch) == 1 or used <= budget
+        if after is not None:
+            assert len(batch) == most or used + lengths[after[0]] > budget, "it is full"
 
 
 def test_like_lengths_come_together() -> None:
@@ -70,6 +83,25 @@ def test_out_of_memory_halves_the_budget_and_goes_on() -> None:
     assert len([call for call in again.calls if len(call) * lengths[call[0]] > again.room]) == 0, (
         "the lesson stays"
     )
+
+
+@pytest.mark.parametrize("columns", [None, 3])
+def test_results_may_stay_on_the_device(columns: int | None) -> None:
+    lengths = [int(number * 7919 % 50) + 1 for number in range(300)]
+
+    def compute(indices: list[int]) -> torch.Tensor:
+        if len(indices) > 4:
+            raise torch.OutOfMemoryError("no room")
+        if 17 in indices:
+            raise IndexError("broken item")
+        own = torch.tensor(indices, dtype=torch.float64)
+        return own if columns is None else own[:, None].expand(-1, columns)
+
+    batcher: Batcher[Any] = Batcher(budget=400, max_items=300, padded=False)
+    results = batcher.run(lengths, compute, lambda _index, reason, _error: reason)
+    assert results[17] == MODEL_ERROR
+    for index, result in enumerate(results):
+        assert index == 17 or result == (float(index) if columns is None else [float(index)] * columns)
 
 
 def test_an_item_that_fits_nowhere_is_given_up_alone() -> None:

@@ -194,7 +194,7 @@ def test_the_version_follows_the_weights_and_the_options(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [{"target": "both"}, {"dtype": "float8"}, {"max_length": 3}, {"min_tokens": 0}, {"device": "abacus"}],
+    [{"target": "both"}, {"precision": "float8"}, {"max_length": 3}, {"min_tokens": 0}, {"device": "abacus"}],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_loaded(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
