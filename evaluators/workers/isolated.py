@@ -117,7 +117,9 @@ class IsolatedEvaluator:
         start_timeout_s: float = START_TIMEOUT_S,
         threads: int | None = None,
         lost_in_a_row: int = LOST_IN_A_ROW,
+        scores_as: str | None = None,
     ) -> None:
+        self._scores_as = scores_as
         self._lost_in_a_row = lost_in_a_row
         self._spec = spec
         self._timeout_s = timeout_s
@@ -143,8 +145,8 @@ class IsolatedEvaluator:
 
     @property
     def name(self) -> str:
-        """The evaluator's."""
-        return self.about.name
+        """Of its scores: the evaluator's, or ``scores_as``."""
+        return self._scores_as or self.about.name
 
     @property
     def version(self) -> str:

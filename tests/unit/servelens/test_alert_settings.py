@@ -115,7 +115,8 @@ def test_a_rule_has_what_the_block_says(tmp_path: Path) -> None:
 def test_measures_and_conditions(
     tmp_path: Path, keys: dict[str, Any], measure: Any, condition: Any, least: int, window: float
 ) -> None:
-    (rule,) = build_rules(load(tmp_path, alerts=[alert(**keys)]))
+    drift = [{"endpoint": "chat", "granularity": each} for each in ("60 minutes", "1 day")]
+    (rule,) = build_rules(load(tmp_path, alerts=[alert(**keys)], drift=drift))
     assert (rule.measure, rule.condition, rule.min_samples) == (measure, condition, least)
     assert rule.window.total_seconds() == window
 
