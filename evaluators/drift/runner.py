@@ -131,6 +131,7 @@ class DriftRunner:
             )
             for window in closed
         ]
+        plans = [plan for plan in plans if plan.profile or plan.drift]
         return self._do(plans, str(self._granularity), leading_empty=profiled is None, in_order=True)
 
     def run_until_now(self, length: timedelta | None = None) -> DriftSummary:
@@ -299,8 +300,10 @@ def _done(table: Table, application_id: str) -> datetime | None:
 
 
 def _append(table: Table, frames: list[pl.DataFrame], application_id: str | None, end: int) -> int:
+    """How many rows were added. Windows without any are done too: their commit has the number alone, or after a quiet time
+    that is longer than a run can look at none would ever get past it."""
     rows = pl.concat(frames) if frames else None
-    if rows is None or rows.is_empty():
+    if rows is None or (rows.is_empty() and application_id is None):
         return 0
     table.append(rows, transactions=None if application_id is None else {application_id: end})
     return rows.height

@@ -122,6 +122,19 @@ def test_a_run_does_a_bounded_number_of_windows_and_the_next_goes_on(
     assert counts(tables.profiles.scan(), "count") == [(10, 1), (11, 2), (12, 3), (13, 4), (14, 5)]
 
 
+def test_a_quiet_time_longer_than_a_run_can_look_at_is_got_past(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    tables.payload.append(payload_rows(5, TEN))
+    clock.advance(2 * 3600)
+    runner_for(tables, history, clock, max_windows=2).run()
+    tables.payload.append(payload_rows(8, TEN + 9 * HOUR))
+    clock.advance(8 * 3600)
+    runs = [runner_for(tables, history, clock, max_windows=2).run() for _ in range(5)]
+    assert counts(tables.drift.scan(), "count_delta") == [(10, 5), (11, -5), (19, 8)]
+    assert runs[-1].windows == ()
+
+
 def test_granularities_do_not_disturb_each_other(
     tables: EndpointTables, history: RunHistory, clock: ManualClock
 ) -> None:
