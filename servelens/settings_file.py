@@ -27,7 +27,7 @@ _FORMS = {
     "granularity": "5 minutes, 1 hour, 1 day, 1 week or 1 month",
     "trailing": "7 days",
     "per": "10 minutes, 1 hour or 1 day",
-    "compare_with": "variant NAME",
+    "compare_with": "variant NAME or served_entity NAME",
 }
 _OVERRIDES = {
     "SERVELENS_DATA_DIR": ("data_dir",),

@@ -70,5 +70,6 @@ def reference_of(drift: DriftSettings, storage_options: Mapping[str, str] | None
     if drift.baseline_table is not None:
         return FixedTable(BaselineTable(drift.baseline_table, storage_options=storage_options))
     if drift.compare_with is not None:
-        return OtherVariant(drift.compare_with.removeprefix("variant ").strip())
+        divided_by, _, name = drift.compare_with.partition(" ")
+        return OtherVariant(name.strip(), divided_by)
     return Previous()
