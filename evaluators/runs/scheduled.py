@@ -118,6 +118,9 @@ class ScheduledEvaluation:
                 runner = self._runner or self._loaded()
                 summary = runner.run(self._stop, trigger)
             except ServelensError as error:
+                if self._aborted:
+                    logger.info("given up at the stop: evaluation=%s reason=%s", self.evaluation.name, error)
+                    return None
                 self.tally.failures += 1
                 self._report(error, trigger)
                 raise

@@ -141,7 +141,7 @@ class IsolatedEvaluator:
     @property
     def about(self) -> About:
         """What the evaluator says of itself. Starts the first process if need be, and raises what that raises."""
-        return self._workers[0].start()
+        return self._started(self._workers[0])
 
     @property
     def name(self) -> str:
@@ -240,7 +240,7 @@ class IsolatedEvaluator:
                 work.take_apart(piece)
                 return
         self._refuse_aborted()
-        worker.start()  # loading has its own limit
+        self._started(worker)  # loading has its own limit
         began = time.monotonic()
         try:
             scores, raised = worker.score(texts, self._limit_s(piece))
@@ -251,6 +251,13 @@ class IsolatedEvaluator:
         self._learn(len(texts), time.monotonic() - began)
         self._lost = 0
         work.keep(piece, scores, raised)
+
+    def _started(self, worker: Worker) -> About:
+        try:
+            return worker.start()
+        except Unavailable:
+            self._refuse_aborted()  # it was us who ended the process, not a lack of memory
+            raise
 
     def _refuse_aborted(self) -> None:
         if self._aborted.is_set():

@@ -238,3 +238,17 @@ def test_an_evaluator_that_cannot_be_placed_is_a_failed_run(following: Following
         lambda: any(str(raised) in (run.error or "") for run in following.history.recent()),
         "the failed run is in the history",
     )
+
+
+def test_a_model_that_is_loading_at_the_stop_has_not_failed(
+    following: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    following.store.create(evaluation("one", load="hang"), by="test")
+    following.begin()
+    await_that(lambda: bool(psutil.Process().children()), "it is loading")
+    following.stop.set()
+    following.followed.close(following.schedule.stop)
+    assert following.history.recent() == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    (one,) = following.followed.current
+    assert one.tally.failures == 0
