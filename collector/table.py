@@ -47,6 +47,7 @@ from collector.object_store import (
 from collector.table_columns import column_names, time_column_of, time_condition, with_columns_of
 from collector.table_feed import CHANGE_TYPE, COMMIT_VERSION, INSERTED, added_rows, last_that_fits
 from collector.table_files import statistics_columns, writer_properties
+from collector.table_transactions import refuse_committed
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -221,14 +222,21 @@ class Table:
                     return None
                 raise
 
-    def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
+    def append(
+        self,
+        rows: pa.Table | pl.DataFrame,
+        *,
+        transactions: Mapping[str, int] | None = None,
+        after: Mapping[str, int | None] | None = None,
+    ) -> int:
         """Add ``rows`` in one commit and give its version; creates the table when there is none.
 
-        Columns are matched by name and cast; a missing one is null. ``transactions`` maps application ids to
-        the version each reaches with this commit. Raises :class:`~servelens.errors.Conflict` when the table
-        already holds one of them (nothing is written), :class:`~servelens.errors.Invalid` when the rows do
-        not fit the schema, and :class:`~servelens.errors.Unavailable` when the storage fails. After the last
-        one the commit may or may not be in: :meth:`transaction_version` tells.
+        Columns are matched by name and cast; a missing one is null. ``transactions`` maps application ids to the version
+        each reaches with this commit, ``after`` to the one it has by the caller's knowledge. Raises
+        :class:`~servelens.errors.Conflict` when the table holds one of the first already, or another than one of the
+        second (nothing is written), :class:`~servelens.errors.Invalid` when the rows do not fit the schema, and
+        :class:`~servelens.errors.Unavailable` when the storage fails: the commit may be in then, or not, and
+        :meth:`transaction_version` tells.
         """
         data = self._conformed(rows)
         with self._lock:
@@ -236,7 +244,7 @@ class Table:
                 if attempt:
                     time.sleep(random.uniform(0.2, 1.0) * 0.02 * 2**attempt)
                 try:
-                    return self._append_once(data, transactions or {})
+                    return self._append_once(data, transactions or {}, after or {})
                 except CommitFailedError as error:
                     self._handle = None
                     logger.warning(
@@ -249,18 +257,13 @@ class Table:
                     raise
         raise Conflict(f"{_COMMIT_ATTEMPTS} commits in a row lost a race", field=self.uri)
 
-    def _append_once(self, data: pa.Table, transactions: Mapping[str, int]) -> int:
+    def _append_once(
+        self, data: pa.Table, transactions: Mapping[str, int], after: Mapping[str, int | None]
+    ) -> int:
         with self._translated(conflicts=False):
             handle = self._refreshed_or_created()
             self._add_missing_columns(handle)
-            for application_id, version in transactions.items():
-                committed = handle.transaction_version(application_id)
-                if committed is not None and committed >= version:
-                    raise Conflict(
-                        f"{application_id} has committed {committed} already, so {version} was not added",
-                        field=self.uri,
-                        fix="Read transaction_version again and leave out what is in the table.",
-                    )
+            refuse_committed(handle, self.uri, transactions, after)
             write_deltalake(
                 handle,
                 with_columns_of(handle, data),

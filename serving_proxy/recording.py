@@ -99,16 +99,18 @@ def record_of(relay: Relay, now_s: float) -> Record:
         relay.client_disconnected,
         origin.trace_id,
         origin.session_id,
-        origin.tags or _NO_TAGS if relay.marks is None else _with_marks(origin.tags, relay.marks),
+        _with_marks(origin.tags, relay.marks) if origin.tags or relay.marks else _NO_TAGS,
         None if endpoint is None else endpoint.config_version,
         relay.attempt_log,
     )
 
 
-def _with_marks(tags: dict[str, str] | None, marks: dict[str, str]) -> dict[str, str]:
-    """The client's tags, but none that looks like ours, and ours."""
+def _with_marks(tags: dict[str, str] | None, marks: dict[str, str] | None) -> dict[str, str]:
+    """The client's tags, but none that looks like ours (also where nobody looked: it would say that somebody had), and
+    ours.
+    """
     own = (tags or _NO_TAGS).items()
-    return {**{name: text for name, text in own if not name.startswith(MARKS)}, **marks}
+    return {**{name: text for name, text in own if not name.startswith(MARKS)}, **(marks or _NO_TAGS)}
 
 
 def _decoded(body: bytes, encoding: bytes, limit: int) -> bytes | None:

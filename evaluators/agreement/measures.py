@@ -24,6 +24,7 @@ Flags = npt.NDArray[np.bool_]
 
 _BINS: Final = 10
 _RESAMPLES: Final = 500
+_NO_ERROR: Final = 1e-9
 _Z: Final = float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
@@ -58,7 +59,8 @@ class Suggestion:
 
 
 def kappa(positive: Flags, flagged: Flags) -> Estimate | None:
-    """Cohen's kappa; ``None`` when chance alone would agree always."""
+    """Cohen's kappa; ``None`` when chance alone would agree always. Without an interval where the variance comes out as
+    zero, as where both always agreed: that is not certainty."""
     count = len(positive)
     if count == 0:
         return None
@@ -75,6 +77,8 @@ def kappa(positive: Flags, flagged: Flags) -> Estimate | None:
     off_diagonal = sum(table[i, j] * share[i, j] ** 2 for i, j in ((0, 1), (1, 0)))
     variance = on_diagonal + (1 - value) ** 2 * off_diagonal - (value - by_chance * (1 - value)) ** 2
     error = math.sqrt(max(0.0, variance)) / ((1 - by_chance) * math.sqrt(count))
+    if error < _NO_ERROR:
+        return Estimate(value, None)
     return Estimate(value, Interval(max(-1.0, value - _Z * error), min(1.0, value + _Z * error)))
 
 

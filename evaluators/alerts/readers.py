@@ -55,10 +55,12 @@ class Reader(Protocol):
 
 
 class ScoreReader:
-    """Scores, by the time of their request. Of several scores of one record the newest counts."""
+    """Scores, by the time of their request. Of several scores of one record the newest counts. Mirrored calls are scored
+    as well, and left out here: nobody was given their answers."""
 
     def __init__(self, tables: EndpointTables, measure: ScoreMeasure, slicing: Slicing) -> None:
         self._table = tables.scores
+        self._payload = tables.payload
         self._measure = measure
         self._slicing = slicing
 
@@ -82,6 +84,8 @@ class ScoreReader:
         rows = self._table.scan(since=window.start, until=window.end).filter(
             pl.col("evaluator") == self._measure.evaluator, pl.col("target") == self._measure.target
         )
+        mirrored = self._payload.scan(since=window.start, until=window.end).filter(pl.col("is_shadow"))
+        rows = rows.join(mirrored.select(ID), on=ID, how="anti")
         newest = rows.select(ID, *_WHO, "score", "label", "scored_at").sort("scored_at", nulls_last=False)
         return self._slicing.of(newest.unique(ID, keep="last", maintain_order=True))
 

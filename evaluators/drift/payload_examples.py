@@ -21,6 +21,7 @@ from collector.json_text import NOT_JSON, parse
 
 UNNAMED: Final = "input"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_NAME_CHARACTERS: Final = 255
 
 
 class _Split(msgspec.Struct):
@@ -51,6 +52,11 @@ class Examples:
     rows: int
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     nested: int = 0
+
+
+def is_text(word: str) -> bool:
+    """Whether a table can hold it: JSON can carry half of a surrogate pair, and UTF-8 cannot."""
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def features(body: str, most: int) -> Examples | None:
@@ -132,6 +138,8 @@ def _rows(given: list[Any], most: int) -> Examples:
 def _columns(total: int, columns: Mapping[str, Sequence[Any]]) -> Examples:
     found = Examples(total)
     for name, values in columns.items():
+        if len(name) > _NAME_CHARACTERS or not is_text(name):
+            raise ValueError("a column's name is too long, or no text that a table can hold")
         if set(map(type, values)) <= _SCALARS:
             found.columns[name] = values
         else:

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from collector.catalog import EndpointTables
-from evaluators.drift.payload_examples import UNNAMED, Examples, features, predictions
+from evaluators.drift.payload_examples import UNNAMED, Examples, features, is_text, predictions
 from evaluators.drift.sketches.vectors import keys
 from evaluators.drift.sources import REQUEST_ID, Kind, Observation, ObservedColumn
 from evaluators.drift.windows import Window
@@ -235,4 +235,7 @@ def _numbers(values: Sequence[Any]) -> pl.Series:
 def _word(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value[:_WORD_CHARACTERS] if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    word = value[:_WORD_CHARACTERS]
+    return word if is_text(word) else word.encode("utf-8", "replace").decode("utf-8")

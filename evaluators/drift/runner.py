@@ -59,12 +59,13 @@ class DriftSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A window to do, and which of its rows are still missing."""
+    """A window to do, and which of its rows are still missing; ``comparable``: whether it can have drift rows at all."""
 
     window: Window
     window_cmp: Window | None
     profile: bool
     drift: bool
+    comparable: bool = True
 
 
 class DriftRunner:
@@ -115,8 +116,11 @@ class DriftRunner:
         Raises what the tables raise, and :class:`~servelens.errors.Unavailable` when the report fails: the
         rows are in the tables by then.
         """
-        profiled = _done(self._tables.profiles, self._profile_id)
-        compared = _done(self._tables.drift, self._drift_id)
+        done = (
+            self._tables.profiles.transaction_version(self._profile_id),
+            self._tables.drift.transaction_version(self._drift_id),
+        )
+        profiled, compared = (None if each is None else datetime.fromtimestamp(each, UTC) for each in done)
         now = self._clock.now()
         first = self._granularity.start_of_last(self._max_windows, now=now, lag=self._lag)
         closed = self._granularity.closed(
@@ -127,12 +131,12 @@ class DriftRunner:
                 window=window,
                 window_cmp=self._reference.window(window, self._granularity),
                 profile=profiled is None or window.start >= profiled,
-                drift=self._reference.applies(window) and (compared is None or window.start >= compared),
+                drift=compared is None or window.start >= compared,
+                comparable=self._reference.applies(window),
             )
             for window in closed
         ]
-        plans = [plan for plan in plans if plan.profile or plan.drift]
-        return self._do(plans, str(self._granularity), leading_empty=profiled is None, in_order=True)
+        return self._do(plans, str(self._granularity), leading_empty=profiled is None, done=done)
 
     def run_until_now(self, length: timedelta | None = None) -> DriftSummary:
         """Compare the time of ``length`` (default: one window) up to now with its reference: the same time before it,
@@ -161,7 +165,7 @@ class DriftRunner:
             drift=not _has(self._tables.drift, window, granularity, self._reference.name, window_cmp),
         )
         plans = [plan] if plan.profile or plan.drift else []
-        return self._do(plans, granularity, leading_empty=False, in_order=False)
+        return self._do(plans, granularity, leading_empty=False, done=None)
 
     @property
     def _profile_id(self) -> str:
@@ -184,8 +188,14 @@ class DriftRunner:
         )
 
     def _do(
-        self, plans: list[_Plan], granularity: str, *, leading_empty: bool, in_order: bool
+        self,
+        plans: list[_Plan],
+        granularity: str,
+        *,
+        leading_empty: bool,
+        done: tuple[int | None, int | None] | None,
     ) -> DriftSummary:
+        """``done``: how far profiles and drift are, by the tables; ``None`` where that is not kept."""
         started = self._clock.monotonic()
         version = self._tables.payload.version()
         if not plans or version is None:
@@ -223,11 +233,13 @@ class DriftRunner:
                     drift.append(self._compared(reader, plan, granularity))
             end = int(plans[-1].window.end.timestamp())
             # Before what was calculated from them, so that a run that is cut off finds them again.
-            self._store.write(reader.new, version, (f"sketches@{self._drift_id}", end) if in_order else None)
-            profile_count = _append(
-                self._tables.profiles, profiles, self._profile_id if in_order else None, end
+            self._store.write(reader.new, version, (f"sketches@{self._drift_id}", end) if done else None)
+            ids = (self._profile_id, self._drift_id)
+            after = (
+                [None, None] if done is None else [{name: each} for name, each in zip(ids, done, strict=True)]
             )
-            drift_count = _append(self._tables.drift, drift, self._drift_id if in_order else None, end)
+            profile_count = _append(self._tables.profiles, profiles, after[0], end)
+            drift_count = _append(self._tables.drift, drift, after[1], end)
             progress.update(to_version=version, scored=records, unscored_reasons={})
             report = self._write_report(reader, plans[-1], granularity, version)
         return self._summary(
@@ -242,7 +254,7 @@ class DriftRunner:
             drift_type=self._reference.drift_type,
             reference=self._reference.name,
         )
-        pairs = self._reference.pairs(reader, plan.window, plan.window_cmp)
+        pairs = self._reference.pairs(reader, plan.window, plan.window_cmp) if plan.comparable else []
         return drift_rows(pairs, compared, kinds=self._kinds, min_rows=self._min_rows)
 
     def _warn_left_out(self, window: Window, left_out: Mapping[str, int]) -> None:
@@ -258,7 +270,9 @@ class DriftRunner:
 
     def _write_report(self, reader: WindowReader, plan: _Plan, granularity: str, version: int) -> Path | None:
         reference = plan.window_cmp
-        if self._report is None or not plan.drift or reference is None or reference == plan.window:
+        if self._report is None or not plan.drift or not plan.comparable:
+            return None
+        if reference is None or reference == plan.window:
             return None
         frames = [
             sample_window(
@@ -294,18 +308,18 @@ class DriftRunner:
         )
 
 
-def _done(table: Table, application_id: str) -> datetime | None:
-    version = table.transaction_version(application_id)
-    return None if version is None else datetime.fromtimestamp(version, UTC)
-
-
-def _append(table: Table, frames: list[pl.DataFrame], application_id: str | None, end: int) -> int:
-    """How many rows were added. Windows without any are done too: their commit has the number alone, or after a quiet time
-    that is longer than a run can look at none would ever get past it."""
-    rows = pl.concat(frames) if frames else None
-    if rows is None or (rows.is_empty() and application_id is None):
+def _append(
+    table: Table, frames: list[pl.DataFrame], after: Mapping[str, int | None] | None, end: int
+) -> int:
+    if not frames:
         return 0
-    table.append(rows, transactions=None if application_id is None else {application_id: end})
+    rows = pl.concat(frames)
+    if after is None:
+        if not rows.is_empty():
+            table.append(rows)
+        return rows.height
+    # Also without a row: windows of which there is nothing to say are behind us, or a pause would be looked at for ever.
+    table.append(rows, transactions=dict.fromkeys(after, end), after=after)
     return rows.height
 
 

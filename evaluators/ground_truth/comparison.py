@@ -1,7 +1,8 @@
 """One answer and one truth: the prediction is taken out of the record, and compared.
 
 Invariant: an answer without a prediction, and a truth that is none, have a reason and no score. Labels of the result are in
-the form in which they were compared, so that a confusion matrix counts what was compared.
+the form in which they were compared, so that a confusion matrix counts what was compared. A ``pattern`` that backtracks
+without end costs one answer its score (``timed_out``) and not the scheduler its time: the ``regex`` package can be stopped.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from evaluators.evaluator import Score, unscored
+import regex
+
+from evaluators.evaluator import TIMED_OUT, Score, unscored
 from evaluators.ground_truth.options import GroundTruthOptions, Task
 
 CORRECT: Final = "correct"
@@ -29,6 +33,7 @@ NO_TRUTH: Final = "no_truth"
 """The feedback has neither label nor value, or no number where one is needed."""
 
 _SEARCHED: Final = 100_000
+_SEARCH_S: Final = 0.1
 _LABEL: Final = 200
 _AROUND: Final = " \t\n.!?,;:\"'`*"
 
@@ -97,13 +102,21 @@ def _prediction(
     else:
         found = _only(_parsed(response))
     if options.pattern is not None:
-        match = options.pattern.search(_word(found)[:_SEARCHED])
+        try:
+            match = _searching(options.pattern.pattern)(_word(found)[:_SEARCHED], timeout=_SEARCH_S)
+        except TimeoutError:
+            raise _NoPredictionError(TIMED_OUT) from None
         if match is None or match[1] is None:
             raise _NoPredictionError(NOT_FOUND)
         found = match[1]
     if isinstance(found, str) and not found.strip():
         raise _NoPredictionError(NOT_FOUND)
     return found
+
+
+@cache
+def _searching(pattern: str) -> Any:
+    return regex.compile(pattern).search
 
 
 def _parsed(response: str | None) -> Any:
@@ -162,10 +175,12 @@ def _word(value: str | float | bool) -> str:
 def _label(text: str, options: GroundTruthOptions) -> str:
     if options.match == "normalised":
         text = " ".join(text.casefold().split()).strip(_AROUND) or text.strip()
+    # Half of a surrogate pair, which JSON can carry and no table holds, becomes a question mark.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     if len(text) <= _LABEL:
         return text
     # Two long answers stay two, and no column holds whole texts.
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    digest = blake2b(text.encode(), digest_size=4).hexdigest()
     return f"{text[: _LABEL - 10]}…#{digest}"
 
 

@@ -269,7 +269,8 @@ class GroundTruthRunner:
                 )
             )
         rows = score_rows(truths, scores, self._options, now=self._clock.now(), endpoint=self._endpoint)
-        self._tables.scores.append(rows, transactions=transactions or None)
+        after = dict(zip((self.application_id, self._waiting_id), self._committed, strict=True))
+        self._tables.scores.append(rows, transactions=transactions or None, after=after)
         self._committed = (
             transactions.get(self.application_id, self._committed[0]),
             transactions.get(self._waiting_id, self._committed[1]),

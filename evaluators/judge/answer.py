@@ -7,7 +7,6 @@ reason, never a grade.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,8 +25,7 @@ CUT_OFF: Final = "judge_cut_off"
 
 _SHOWN: Final = 200
 _EXPLANATION_KEPT: Final = 1_000
-# One code block around the whole answer is how many models write JSON.
-_FENCED: Final = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
+_FENCE: Final = "```"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +65,8 @@ def read_completion(body: Any, options: JudgeOptions) -> Grades | NoGrade:
 
 def read_answer(content: str, options: JudgeOptions) -> Grades | NoGrade:
     """The grades in the text of an answer."""
-    stripped = content.strip()
-    fenced = _FENCED.fullmatch(stripped)
     try:
-        found = json.loads(
-            fenced[1] if fenced else stripped, object_pairs_hook=_once, parse_constant=_no_number
-        )
+        found = json.loads(_unfenced(content.strip()), object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return NoGrade(NONSENSE, f"no JSON object: {_short(content)}")
     if not isinstance(found, dict):
@@ -102,6 +96,16 @@ def read_answer(content: str, options: JudgeOptions) -> Grades | NoGrade:
                 )
             values[name] = float(given)
     return Grades(values, labels, _bounded(explanation, _EXPLANATION_KEPT))
+
+
+def _unfenced(answer: str) -> str:
+    """``answer`` without the one code block around all of it, which is how many models write JSON. By hand: an expression
+    for it goes through thousands of line breaks again and again."""
+    first, found, rest = answer.partition("\n")
+    if not found or first.rstrip().lower() not in (_FENCE, f"{_FENCE}json") or not rest.endswith(_FENCE):
+        return answer
+    inside = rest.removesuffix(_FENCE)
+    return inside if "\n" in inside[len(inside.rstrip()) :] else answer
 
 
 def read_usage(body: Any) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -44,10 +44,13 @@ _REJECTS_THE_TEXT: Final = frozenset({400, 413, 422})
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The body of a 200, as JSON; ``plain``: it was asked for without ``response_format``, which the server refuses."""
+    """The body of a 200, as JSON; ``plain``: it was asked for without ``response_format``, which the server refuses.
+    ``lost``, here and below: how many requests before it, or of it, gave nothing and may have cost all the same.
+    """
 
     body: Any
     plain: bool
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,16 @@ class Rejected:
     """The server does not take this request; ``detail`` is its status and the beginning of its answer."""
 
     detail: str
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No answer after all retries; ``reason`` is that of an unscored text, ``billed`` whether it may have cost."""
+    """No answer after all retries; ``reason`` is that of an unscored text."""
 
     reason: str
     detail: str
-    billed: bool
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class JudgeClient:
     async def ask(self, text: Text, *, retries: int) -> Answered | Rejected | Failed:
         """Send ``text``. Raises :class:`~servelens.errors.Unavailable` for a key, a model or an address that is wrong."""
         trouble: _Trouble | None = None
+        lost = 0
         for attempt in range(retries + 1):
             if trouble is not None:
                 if trouble.retry_after_s > _LONGEST_WAIT_S:
@@ -95,10 +100,11 @@ class JudgeClient:
                 await asyncio.sleep(trouble.retry_after_s + random.uniform(0, backoff))
             outcome = await self._ask_once(text)
             if not isinstance(outcome, _Trouble):
-                return outcome
+                return replace(outcome, lost=lost)
             trouble = outcome
+            lost += trouble.failed.lost
         assert trouble is not None
-        return trouble.failed
+        return replace(trouble.failed, lost=lost)
 
     async def _ask_once(self, text: Text) -> Answered | Rejected | _Trouble:
         plain = self.plain
@@ -133,9 +139,9 @@ class JudgeClient:
             async with asyncio.timeout(options.timeout_s):
                 return await self._exchange(body | dict(options.extra_body), headers)
         except (TimeoutError, httpx.TimeoutException):
-            return _Trouble(Failed(TIMED_OUT, f"no answer in {options.timeout_s:g} s", billed=True))
+            return _Trouble(Failed(TIMED_OUT, f"no answer in {options.timeout_s:g} s", lost=1))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _Trouble(Failed(UNAVAILABLE, f"{type(error).__name__}: {error}"[:_SHOWN], billed=False))
+            return _Trouble(Failed(UNAVAILABLE, f"{type(error).__name__}: {error}"[:_SHOWN], lost=0))
 
     async def _exchange(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
         address = f"{self._options.url}/chat/completions"
@@ -156,12 +162,10 @@ class JudgeClient:
             try:
                 return Answered(json.loads(outcome.content), plain)
             except (ValueError, RecursionError):
-                return _Trouble(
-                    Failed(UNAVAILABLE, f"the body is no JSON: {outcome.text[:_SHOWN]}", billed=True)
-                )
+                return _Trouble(Failed(UNAVAILABLE, f"the body is no JSON: {outcome.text[:_SHOWN]}", lost=1))
         if status in _RETRIED:
             wait = _retry_after(outcome.headers.get("retry-after"), datetime.now(UTC))
-            return _Trouble(Failed(UNAVAILABLE, said, billed=False), wait)
+            return _Trouble(Failed(UNAVAILABLE, said, lost=0), wait)
         if status in _REJECTS_THE_TEXT:
             return Rejected(said)
         raise Unavailable(

@@ -217,20 +217,19 @@ class Judge:
         reserved = 0.0 if self._prices is None else self._prices.cost(*guess)
         if not await self._budget.reserve(reserved):
             raise _CostLimitError
-        cost = 0.0
+        spent = 0.0
         try:
             reply = await client.ask(text, retries=retries)
-            if isinstance(reply, Rejected):
-                return reply
-            if isinstance(reply, Failed):
-                cost = reserved if reply.billed else 0.0
+            spent = reply.lost * reserved
+            if isinstance(reply, Rejected | Failed):
                 return reply
             tokens = read_usage(reply.body) or guess
             cost = 0.0 if self._prices is None else self._prices.cost(*tokens)
+            spent += cost
             found = read_completion(reply.body, self._options)
             return _Reply(found, tokens, None if self._prices is None else cost, reply.plain)
         finally:
-            await self._budget.settle(reserved, cost)
+            await self._budget.settle(reserved, spent)
 
     async def _check_judge(self, client: JudgeClient, failed: Rejected | Failed) -> None:
         """Raise ``Unavailable`` unless the judge answers a text of ours."""

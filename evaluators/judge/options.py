@@ -131,8 +131,12 @@ def checked(
         raise _invalid("structured", f"it is json_schema, json_object or none, not {structured!r}")
     if not isinstance(model, str) or not model.strip():
         raise _invalid("model", "it is empty", "Name the model to send.")
-    if api_key is not None and (not isinstance(api_key, str) or not api_key.isascii() or not api_key.strip()):
-        raise _invalid("api_key", "it is empty or has a character that no header takes", "Use ${NAME}.")
+    if api_key is not None and not _fits_header(api_key):
+        raise _invalid(
+            "api_key",
+            "it is empty, or has a character that no header takes, such as a line break at its end",
+            "Use ${NAME}.",
+        )
     named = _criteria(criteria)
     if not named and (not isinstance(rubric, str) or not rubric.strip()):
         raise _invalid("rubric", "there is neither a rubric nor criteria", "Say what makes an answer good.")
@@ -184,6 +188,16 @@ def checked(
         timeout_s=timeout_s,
         concurrency=concurrency,
         retries=retries,
+    )
+
+
+def _fits_header(api_key: object) -> bool:
+    # A line break at its end, say: the error of who sends it would quote the key.
+    return (
+        isinstance(api_key, str)
+        and api_key.isascii()
+        and api_key.isprintable()
+        and api_key == api_key.strip() != ""
     )
 
 

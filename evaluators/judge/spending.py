@@ -1,7 +1,8 @@
 """What a judge may cost, in one run and in one day, and what it has cost.
 
 Invariant: with answers that cost no more than was estimated, no limit is passed, however many requests are under way: each
-reserves what it may cost before it is sent, and gives back what it did not need. What a day has cost is kept in a SQLite
+reserves what it may cost before it is sent, and gives back what it did not need. Only a request that is repeated because it
+timed out may cost several times what it reserved, which counts when it is over. What a day has cost is kept in a SQLite
 file, so that it outlives the process; processes of one machine share it. Costs are in the currency of the prices.
 """
 

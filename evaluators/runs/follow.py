@@ -97,7 +97,11 @@ class FollowedEvaluations:
 
     def _follow(self, schedule: Schedule) -> None:
         while not self._stop.wait(self._look_s):
-            self._look(schedule)
+            try:
+                self._look(schedule)
+            except Exception:
+                # The thread must outlive whatever one look dies of, or no change would be seen any more.
+                logger.exception("evaluations not followed this time")
 
     def _look(self, schedule: Schedule) -> None:
         try:
@@ -116,8 +120,8 @@ class FollowedEvaluations:
         known = self._current.get(name)
         if known is not None and known.evaluation != stored.evaluation:
             self._retire(name, schedule)
-        scheduled = self._known(stored.evaluation)
         try:
+            scheduled = self._known(stored.evaluation)
             if stored.paused and name in self._planned:
                 schedule.remove(self._planned.pop(name).name)
             elif not stored.paused and name not in self._planned:

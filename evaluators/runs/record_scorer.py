@@ -102,17 +102,20 @@ class RecordScorer:
         records: pl.DataFrame,
         scores: Sequence[Score],
         transactions: Mapping[str, int] | None = None,
+        after: Mapping[str, int | None] | None = None,
     ) -> datetime:
-        """Write the scores in one commit, with ``transactions``; when that was. Vectors are written before them, since the
+        """Write the scores in one commit, with ``transactions``; when that was. ``after``: see
+        :meth:`~collector.table.Table.append`. Vectors are written before them, since the
         scores say that the record is done.
 
-        Raises :class:`~servelens.errors.Conflict` when the fence does not let it, or a transaction is in already.
+        Raises :class:`~servelens.errors.Conflict` when the fence does not let it, a transaction is in already, or somebody
+        has come further than ``after`` says.
         """
         scored_at = self._clock.now()
         rows = self._rows(records, scores, scored_at)
         self._fence()
         self._vectors.keep(records, scores, self._evaluator, transactions)
-        self._tables.scores.append(rows, transactions=transactions)
+        self._tables.scores.append(rows, transactions=transactions, after=after)
         return scored_at
 
     def _rows(self, records: pl.DataFrame, scores: Sequence[Score], scored_at: datetime) -> pl.DataFrame:

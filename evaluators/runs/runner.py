@@ -234,10 +234,13 @@ class EvaluationRunner:
         records = self._sampler.chosen(changes.frame)
         scores = self._scorer.score(records)
         if self._tables.scores.transaction_version(self.application_id) != totals.version:
-            # Scoring takes long; the table itself would refuse only a version that is not newer than its own.
+            # Seen before anything is written; that it still holds is seen to by the commit.
             raise somebody_else(self._endpoint, self.application_id)
         scored_at = self._scorer.keep(
-            records, scores, None if changes.version is None else {self.application_id: changes.version}
+            records,
+            scores,
+            None if changes.version is None else {self.application_id: changes.version},
+            after={self.application_id: totals.version},
         )
         if changes.version is not None:
             totals.version = changes.version

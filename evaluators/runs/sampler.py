@@ -1,7 +1,7 @@
 """Chooses the records of a batch that are scored, by the rules of :mod:`evaluators.runs.sampling`.
 
 The cost is bounded: without a quota no table is read; with one the scores of the batch's windows are counted, and a
-variant whose quota is used up in a window is not counted again.
+variant whose quota the table says is used up in a window is not counted again.
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ class Sampler:
         )
         place = pl.int_range(pl.len()).over("_window", "_arm", order_by=["request_time", _ID])
         taken = keyed.join(room, on=["_window", "_arm"]).filter(place < pl.col("_room")).sort("_row")
-        for start, arm, rows in taken.group_by("_window", "_arm").len().iter_rows():
-            if rows >= left.get((start, arm), quota):
-                self._note_full((start, arm))
         for key in open_keys:
+            # By what is in the table: what is chosen here may not get there.
             if left.get(key, quota) <= 0:
                 self._note_full(key)
         return taken.select(records.columns)

@@ -58,11 +58,6 @@ class Sampling:
             raise Invalid(f"'{self.per}' is no length of time.", field="sampling.per")
         return timedelta(seconds=int(found[1]) * _UNIT_S[found[2]])
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether nothing is left out."""
-        return self.fraction >= 1.0 and self.quota is None
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {"fraction": self.fraction, "quota": self.quota, "per": self.per}

@@ -31,7 +31,8 @@ from evaluators.scorers.options import as_choice, as_target
 from evaluators.scorers.rule import TextRule, installed_versions
 
 _CODE: Final = "json-schema-1"
-_FENCE: Final = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```\s*\Z", re.DOTALL)
+_FENCE: Final = "```"
+_OPENING: Final = re.compile(r"```[A-Za-z0-9_+-]*[ \t\r]*")
 _SHOWN: Final = 200
 _LOOKED_AT: Final = 20
 """So many errors are looked at to show the one that says most."""
@@ -60,8 +61,8 @@ class JsonSchema(TextRule):
         self._takes_fences = fenced == "allow"
 
     def _score_text(self, text: str) -> Score:
-        if self._takes_fences and (block := _FENCE.match(text)) is not None:
-            text = block[1]
+        if self._takes_fences:
+            text = _unfenced(text)
         try:
             value = self._decode(text)
         except msgspec.DecodeError as error:
@@ -99,6 +100,14 @@ def build(
         schema=_read(schema_file) if schema_file is not None else schema,
         fenced=as_choice("fenced", fenced, ("allow", "forbid")),
     )
+
+
+def _unfenced(text: str) -> str:
+    """What is in the one code block that ``text`` is; else ``text``."""
+    first, found, rest = text.strip().partition("\n")
+    if not found or _OPENING.fullmatch(first) is None or not rest.endswith(_FENCE):
+        return text
+    return rest.removesuffix(_FENCE)
 
 
 def _read(schema_file: object) -> Any:

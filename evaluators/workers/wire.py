@@ -109,7 +109,26 @@ def packed_score(score: Score) -> PackedScore:
     vectors = {
         side: [float(each) for each in vector] for side, vector in getattr(score, "vectors", {}).items()
     }
-    return None if value is None else float(value), label, reason, dict(score.details), vectors
+    details = {_text(str(name)): _plain(each) for name, each in score.details.items()}
+    label = None if label is None else _text(str(label))
+    return None if value is None else float(value), label, reason, details, vectors
+
+
+def _plain(detail: object) -> float | str:
+    """A detail as JSON and tables have it: a number of NumPy, or half of a surrogate pair, would fail where the scores are
+    written, for the whole batch."""
+    if isinstance(detail, bool | int | float):
+        return detail
+    if isinstance(detail, str):
+        return _text(detail)
+    try:
+        return float(detail)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return _text(str(detail))
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def unpacked_score(packed: PackedScore) -> Score:

@@ -21,7 +21,9 @@ from serving_proxy.guardrails.screen import Screen
 
 MIN_SENTENCE: Final = 16
 MAX_SENTENCE: Final = 480
-_END: Final = re.compile(r"[.!?…]+[\"'”’»)\]]*\s|[。！？]|\n")
+# A run of marks is taken whole, with an end or without, and not looked at again from each of its marks: an answer of nothing
+# but exclamation marks would else hold up everybody for a minute.
+_END: Final = re.compile(r"[.!?…]++(?:[\"'”’»)\]]*+(?P<end>\s))?|(?P<other>[。！？]|\n)")
 _SPACE: Final = re.compile(r"\s(?=\S*\Z)")
 
 
@@ -85,7 +87,7 @@ def _end(text: str, start: int) -> int | None:
     """Where the sentence ends that begins at ``start``; ``None`` when what comes next may matter."""
     latest = start + MAX_SENTENCE
     for match in _END.finditer(text, start, min(len(text), latest)):
-        if match.end() - start >= MIN_SENTENCE:
+        if match.lastgroup is not None and match.end() - start >= MIN_SENTENCE:
             return match.end()
     if len(text) < latest:
         return None

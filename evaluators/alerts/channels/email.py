@@ -72,6 +72,10 @@ class EmailChannel:
             return Outcome(
                 False, f"has a certificate that is not trusted: {error.verify_message}", again=True
             )
+        except (
+            ValueError
+        ) as error:  # a password with an accent, an address with a line break; its words may quote them
+            return Outcome(False, f"has a setting that no mail can carry ({type(error).__name__})")
         except TimeoutError:
             return Outcome(False, f"did not answer within {self._timeout_s:.3g} s", again=True)
         except (smtplib.SMTPException, OSError) as error:

@@ -73,7 +73,10 @@ async def _post(
         return Outcome(False, f"did not answer within {timeout_s:.3g} s", again=True)
     except httpx.InvalidURL:
         return Outcome(False, "has an address that is none")
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except (httpx.LocalProtocolError, ValueError):
+        # Its words quote the header, which may be a secret: one with a line break at its end is the usual mistake.
+        return Outcome(False, "has a header that no request can carry: look for spaces, line breaks, accents")
+    except (httpx.HTTPError, OSError) as error:
         # The words of httpx hold no address, those of the resolver only the host.
         return Outcome(False, f"could not be reached: {str(error) or type(error).__name__}"[:300], again=True)
 

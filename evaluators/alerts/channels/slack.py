@@ -50,13 +50,15 @@ def message(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "text": f"{sign} {title}: {text}"[:_SECTION],
         "blocks": [
-            {"type": "section", "text": {"type": "mrkdwn", "text": f"{sign} *{title}*\n{text}"[:_SECTION]}},
-            {
-                "type": "context",
-                "elements": [{"type": "mrkdwn", "text": shortened("\n".join(fields), _SECTION)}],
-            },
+            {"type": "section", "text": _words(f"{sign} *{title}*\n{text}"[:_SECTION])},
+            {"type": "context", "elements": [_words(shortened("\n".join(fields), _SECTION))]},
         ],
     }
+
+
+def _words(text: str) -> dict[str, Any]:
+    # Without ``verbatim`` Slack makes links of addresses, and mentions of names, in plain words too.
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
 def escaped(text: str) -> str:

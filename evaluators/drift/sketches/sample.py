@@ -42,8 +42,9 @@ class Sample:
 
     @classmethod
     def compressed_of_sorted(cls, numbers: Values, capacity: int) -> Self:
-        """As ``of_sorted(numbers).compressed(capacity)`` where there are more than ``capacity``, without the steps
-        between."""
+        """As ``of_sorted(numbers).compressed(capacity)`` where more than ``capacity`` differ, without the steps between."""
+        if numbers.size <= capacity:
+            return cls.of_sorted(numbers)
         sizes, middles = _blocks(numbers.size, capacity)
         values = numbers[middles]
         starts = _starts(values)

@@ -395,9 +395,15 @@ class StuckTable(Table):
         super().__init__(uri, schema)
         self.answers = threading.Event()
 
-    def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
+    def append(
+        self,
+        rows: pa.Table | pl.DataFrame,
+        *,
+        transactions: Mapping[str, int] | None = None,
+        after: Mapping[str, int | None] | None = None,
+    ) -> int:
         assert self.answers.wait(60)
-        return super().append(rows, transactions=transactions)
+        return super().append(rows, transactions=transactions, after=after)
 
 
 class StuckCatalog(Catalog):

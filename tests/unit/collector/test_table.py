@@ -224,6 +224,17 @@ def test_a_transaction_is_committed_once(table: Table) -> None:
     assert table.transaction_version("worker-a") == 9
 
 
+def test_who_has_read_an_older_version_of_a_transaction_adds_nothing(table: Table) -> None:
+    table.append(rows("r1"), transactions={"score": 5}, after={"score": None})
+    table.append(rows("r1"), transactions={"score": 7}, after={"score": 5})
+    # Newer than what is there, but made from what was there before.
+    with pytest.raises(
+        Conflict, match="score has committed 7 meanwhile, so what comes after 5 was not added"
+    ):
+        table.append(rows("r1"), transactions={"score": 9}, after={"score": 5})
+    assert table.transaction_version("score") == 7
+
+
 def test_two_appenders_with_the_same_transaction_write_one_of_them(tmp_path: Path) -> None:
     uri = str(tmp_path / "t")
     Table(uri, PAYLOAD_SCHEMA).append(rows("r0"))

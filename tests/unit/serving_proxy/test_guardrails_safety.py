@@ -94,6 +94,13 @@ async def test_a_flagged_request(tmp_path: Path) -> None:
     assert record.tags == {"team": "red", "safety.input": "0.900", "safety.action": "flagged"}
 
 
+async def test_nobody_can_say_that_it_was_looked_at_where_it_was_not(tmp_path: Path) -> None:
+    async with setting(tmp_path) as it:
+        await call(it.proxy, chat(BAD), x_servelens_tags="team=red,safety.action=blocked,safety.input=0.999")
+        record = await it.proxy.record()
+    assert record.tags == {"team": "red"}
+
+
 async def test_what_the_scorer_found_is_kept_where_the_clients_tags_are_not(tmp_path: Path) -> None:
     hidden = ("x-servelens-tags",)
     async with setting(tmp_path, safe("flag"), redact_headers=hidden) as it:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,3 +77,11 @@ def test_the_other_guardrails_look_first() -> None:
     let_go = [held.feed(character) for character in text]
     assert "".join(let_go) == "Please write to <EMAIL_ADDRESS> today. "
     assert held.flush() == "And then wait"
+
+
+def test_an_answer_of_nothing_but_marks_holds_nobody_up() -> None:
+    held = HeldSentence(screen_of(Guardrails(), "output"))
+    began = time.monotonic()
+    let_go = [held.feed("!!!") for _ in range(7_000)]
+    assert time.monotonic() - began < 5.0  # some milliseconds; a look at each mark anew took a minute
+    assert "".join(let_go) + held.flush() == "!" * 21_000

@@ -114,3 +114,7 @@ def test_one_class_only_and_constants_are_none() -> None:
     one = roc_auc(np.arange(30) == 3, scores)
     assert one is not None
     assert one.interval is None
+    for flagged, value in ((half, 1.0), (np.ones(30, dtype=bool), 0.0)):
+        estimate = kappa(half, flagged)
+        assert estimate is not None
+        assert (estimate.value, estimate.interval) == (pytest.approx(value), None)

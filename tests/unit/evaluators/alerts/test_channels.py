@@ -125,6 +125,14 @@ def test_slack_gets_blocks_in_which_nobody_is_mentioned() -> None:
     )
 
 
+def test_slack_makes_no_links_of_plain_words() -> None:
+    with http_sink(200) as sink:
+        SlackChannel(sink.url).send(document(reason="see https://evil.example or @channel"))
+    (request,) = sink.received
+    first, second = request.json["blocks"]
+    assert first["text"]["verbatim"] is second["elements"][0]["verbatim"] is True
+
+
 def test_slack_says_why_it_refuses() -> None:
     with http_sink(410, body=b"channel_is_archived") as sink:
         outcome = SlackChannel(sink.url).send(document())
@@ -293,3 +301,30 @@ def test_no_log_and_no_outcome_holds_a_secret(caplog: pytest.LogCaptureFixture) 
         ]
     outcomes.append(SlackChannel(url).send(document()))
     assert "s3cret" not in caplog.text + "".join(outcome.detail for outcome in outcomes)
+
+
+@pytest.mark.parametrize("value", ["Bearer s3cret\n", "Bearer s3crét", " s3cret"])
+def test_a_header_that_cannot_be_sent_is_not_quoted(value: str) -> None:
+    with http_sink(200) as sink:
+        outcome = WebhookChannel(sink.url, CLOCK, headers={"authorization": value}).send(document())
+    assert not outcome.ok
+    assert not outcome.again
+    assert "header" in outcome.detail
+    assert "s3cr" not in outcome.detail
+
+
+def test_a_password_that_cannot_be_sent_is_an_outcome(tmp_path: Path) -> None:
+    with certificate(tmp_path) as (server, client), smtp_sink(server) as sink:
+        channel = EmailChannel(
+            "127.0.0.1",
+            sink.port,
+            "a@example.com",
+            ["b@example.com"],
+            username="me",
+            password="s3crét",
+            verify=client,
+        )
+        outcome = channel.send(document())
+    assert not outcome.ok
+    assert not outcome.again
+    assert "s3cr" not in outcome.detail

@@ -70,6 +70,16 @@ def test_scores_are_those_of_the_window_the_evaluator_and_the_target(tables: End
     assert read(tables, ScoreMeasure("unheard-of")) == {}
 
 
+def test_scores_of_mirrored_calls_are_nobodys(tables: EndpointTables) -> None:
+    tables.scores.append(score_rows(records(tables, 4), "toxicity", [0.1] * 4))
+    mirrored = records(tables, 4, is_shadow=True, served_entity="new")
+    tables.scores.append(score_rows(mirrored, "toxicity", [0.9] * 4))
+    measure = ScoreMeasure("toxicity")
+    assert read(tables, measure)[""].value == pytest.approx(0.1)
+    assert set(read(tables, measure, sliced=True)) == {"small"}
+    assert not {*examples(tables, measure)} & {*mirrored["databricks_request_id"]}
+
+
 def test_what_is_not_a_number_is_unscored_and_not_a_score(tables: EndpointTables) -> None:
     rows = records(tables, 4)
     tables.scores.append(score_rows(rows, "toxicity", [0.4, float("nan"), float("inf"), 0.6]))

@@ -187,6 +187,18 @@ def test_nan_as_numeric_libraries_write_it_is_read(tables: EndpointTables) -> No
     assert str(found) == "{'feature:input': [nan, 1.5], 'prediction': [inf, 2.0]}"
 
 
+def test_what_no_table_can_hold_costs_its_record_only(
+    tables: EndpointTables, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = '{"dataframe_records": [{"city": "Oslo\\ud800"}]}'
+    named = '{"dataframe_records": [{"city\\ud800": "Oslo"}]}'
+    long = {"dataframe_records": [{"city" * 100: "Oslo"}]}
+    tables.payload.append(calls([half, named, long, {"dataframe_records": [{"city": "Rome"}]}], [None] * 4))
+    observation = observe(tables, WINDOW, sources=[PayloadFeatures()])
+    assert values(observation) == {"feature:city": ["Oslo?", None, None, "Rome"]}
+    assert "requests_malformed=2" in caplog.text
+
+
 def test_tensors_and_objects_are_left_out_and_counted(
     tables: EndpointTables, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,19 +122,6 @@ def test_a_run_does_a_bounded_number_of_windows_and_the_next_goes_on(
     assert counts(tables.profiles.scan(), "count") == [(10, 1), (11, 2), (12, 3), (13, 4), (14, 5)]
 
 
-def test_a_quiet_time_longer_than_a_run_can_look_at_is_got_past(
-    tables: EndpointTables, history: RunHistory, clock: ManualClock
-) -> None:
-    tables.payload.append(payload_rows(5, TEN))
-    clock.advance(2 * 3600)
-    runner_for(tables, history, clock, max_windows=2).run()
-    tables.payload.append(payload_rows(8, TEN + 9 * HOUR))
-    clock.advance(8 * 3600)
-    runs = [runner_for(tables, history, clock, max_windows=2).run() for _ in range(5)]
-    assert counts(tables.drift.scan(), "count_delta") == [(10, 5), (11, -5), (19, 8)]
-    assert runs[-1].windows == ()
-
-
 def test_granularities_do_not_disturb_each_other(
     tables: EndpointTables, history: RunHistory, clock: ManualClock
 ) -> None:
@@ -373,3 +360,22 @@ def test_the_newest_window_of_a_run_gets_a_report(
     expected = tmp_path / "reports" / ENDPOINT / "1-hour_20260304T110000_20260304T120000.html"
     assert summary.report == expected
     assert expected.exists()
+
+
+@pytest.mark.parametrize("reference", [None, OtherVariant("control")])
+def test_windows_that_give_no_drift_row_are_behind_it_too(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock, reference: Any
+) -> None:
+    rows = pl.concat([payload_rows(5, TEN, variant=name) for name in ("control", "challenger")])
+    tables.payload.append(rows)
+    runner = runner_for(tables, history, clock, max_windows=2, reference=reference)
+    clock.advance(3600)
+    runner.run()
+    # A pause that is longer than what one run does: nothing is compared with nothing, and there is no other variant.
+    clock.advance(3600 * 6)
+    for _ in range(4):
+        runner.run()
+    assert runner.run().windows == ()
+    tables.payload.append(payload_rows(3, TEN + 7 * HOUR))
+    clock.advance(3600)
+    assert [window.start for window in runner.run().windows] == [TEN + 7 * HOUR]

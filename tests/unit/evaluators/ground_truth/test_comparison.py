@@ -42,6 +42,14 @@ def test_labels(text: str, label: str, options: dict[str, Any], value: Any, pred
     assert compared(None, text, label, **options) == (value, predicted)
 
 
+def test_a_prediction_that_no_table_holds_is_written_otherwise() -> None:
+    assert compared('{"predictions": ["cat\\ud800"]}', None, "cat") == (0.0, "cat?")
+
+
+def test_a_pattern_that_never_ends_is_left() -> None:
+    assert compared(None, "a" * 60 + "b", "cat", pattern=r"(a|aa)+$") == ("timed_out", None)
+
+
 @pytest.mark.parametrize(
     ("response", "options", "value", "predicted"),
     [

@@ -197,12 +197,18 @@ class CrashingTable(Table):
         super().__init__(table.uri, table.schema)
         self._at, self._done = at, done
 
-    def append(self, rows: pa.Table | pl.DataFrame, *, transactions: Mapping[str, int] | None = None) -> int:
+    def append(
+        self,
+        rows: pa.Table | pl.DataFrame,
+        *,
+        transactions: Mapping[str, int] | None = None,
+        after: Mapping[str, int | None] | None = None,
+    ) -> int:
         self._at -= 1
         if self._at != -1:
-            return super().append(rows, transactions=transactions)
+            return super().append(rows, transactions=transactions, after=after)
         if self._done:
-            super().append(rows, transactions=transactions)
+            super().append(rows, transactions=transactions, after=after)
         raise Unavailable("the process died here")
 
 

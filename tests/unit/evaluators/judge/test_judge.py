@@ -94,6 +94,7 @@ def test_labels_and_criteria(server: JudgeServer, judge_for: MakeJudge) -> None:
         (completion('{"score": 4} {"score": 5}'), "judge_nonsense"),
         (completion('{"score": 4, "explanation": 7}'), "judge_nonsense"),
         (completion("[" * 100_000), "judge_nonsense"),
+        (completion("```" + "\n" * 100_000 + "x"), "judge_nonsense"),
         (completion('{"score": 6}'), "judge_out_of_range"),
         (completion('{"score": 1e999}'), "judge_out_of_range"),
         (completion('{"score": -1}'), "judge_out_of_range"),

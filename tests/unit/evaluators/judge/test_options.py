@@ -40,6 +40,7 @@ MakeJudge = Callable[..., Judge]
         ({"retries": -1}, "judge\\].retries"),
         ({"max_tokens": 0}, "judge\\].max_tokens"),
         ({"api_key": "clé"}, "judge\\].api_key"),
+        ({"api_key": "key\n"}, "judge\\].api_key: it is empty, or has a character that no header takes"),
         ({"criteria": [{"name": "tone"}]}, "judge\\].criteria\\[0\\]"),
         ({"criteria": [{"name": "cost", "description": "x"}]}, "judge\\].criteria\\[0\\].name"),
         ({"criteria": [{"name": "a", "description": "x", "weight": 0}]}, "judge\\].criteria\\[0\\].weight"),

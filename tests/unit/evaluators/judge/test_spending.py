@@ -14,7 +14,7 @@ from evaluators.runs.run_history import RunHistory
 from evaluators.runs.runner import EvaluationRunner
 from servelens.clock import ManualClock
 from tests.unit.evaluators.inference_rows import ENDPOINT, payload_rows
-from tests.unit.evaluators.judge.judge_server import JudgeServer, Reply, completion, graded
+from tests.unit.evaluators.judge.judge_server import Asked, JudgeServer, Reply, completion, graded
 
 MakeJudge = Callable[..., Judge]
 START = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -94,3 +94,15 @@ def test_refusals_cost_nothing_and_silence_may(server: JudgeServer, judge_for: M
     # 50 for the one that hung, 20 for the other; the probe may not cost 50 more.
     scores = judge.score(texts(2))
     assert [score.unscored_reason for score in scores] == ["cost_limit", None]
+
+
+def test_each_request_that_timed_out_may_have_cost(server: JudgeServer, judge_for: MakeJudge) -> None:
+    def second_time(asked: Asked) -> Reply:
+        hang = "number 0." in asked.data and sum("number 0." in each.data for each in server.asked) < 2
+        return Reply(hang=True) if hang else graded(4)
+
+    server.answer = second_time
+    judge = judge_for(**PRICES, max_cost_per_run=110.0, concurrency=1, retries=1, timeout_s=0.5)
+    # 50 for the request that hung and 20 for the one that was answered; what is left is less than the 50 of another.
+    scores = judge.score(texts(2))
+    assert [score.unscored_reason for score in scores] == [None, "cost_limit"]

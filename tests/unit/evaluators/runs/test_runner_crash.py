@@ -24,7 +24,7 @@ from tests.unit.evaluators.workers import misbehaving
 
 START = datetime(2026, 3, 4, 10, tzinfo=UTC)
 REPOSITORY = Path(__file__).parents[4]
-KILLS, COMMITS, ROWS, MAX_ROWS = 14, 120, 4, 4
+KILLS, COMMITS, ROWS, MAX_ROWS = 8, 60, 4, 4
 KILLS_ISOLATED, COMMITS_ISOLATED = 3, 40
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from collector.catalog import EndpointTables
+from evaluators.evaluator import Score, Text
 from evaluators.runs.run_history import RunHistory
 from evaluators.runs.runner import EvaluationRunner
 from evaluators.runs.sampling import Sampling, in_fraction
 from servelens.clock import ManualClock
-from servelens.errors import Invalid
+from servelens.errors import Invalid, Unavailable
 from servelens.identifiers import RequestIds
 from tests.unit.evaluators.inference_rows import ENDPOINT, payload_rows
 from tests.unit.evaluators.scoring_evaluators import LengthEvaluator
@@ -88,6 +90,27 @@ def test_a_quota_takes_the_first_of_the_window(
     assert run(tables, history, clock, Sampling(quota=2, per="5 minutes")) == (4, 6)
     minutes = tables.scores.scan().collect()["request_time"].dt.minute().sort().to_list()
     assert minutes == [0, 1, 5, 6]
+
+
+def test_a_batch_that_failed_has_not_used_up_the_quota(
+    tables: EndpointTables, history: RunHistory, clock: ManualClock
+) -> None:
+    class Away(LengthEvaluator):
+        is_away = True
+
+        def score(self, batch: Sequence[Text]) -> list[Score]:
+            if self.is_away:
+                raise Unavailable("the model is away")
+            return super().score(batch)
+
+    evaluator = Away()
+    runner = EvaluationRunner(tables, ENDPOINT, evaluator, history, clock, sampling=Sampling(quota=3))
+    tables.payload.append(payload_rows(8, START))
+    with pytest.raises(Unavailable):
+        runner.run()
+    evaluator.is_away = False
+    summary = runner.run()
+    assert (summary.scored, summary.skipped) == (3, 5)
 
 
 def test_a_quota_is_of_the_fraction(tables: EndpointTables, history: RunHistory, clock: ManualClock) -> None:

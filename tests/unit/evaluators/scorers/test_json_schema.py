@@ -64,6 +64,7 @@ def test_a_code_block_is_json_where_that_is_allowed(text: str) -> None:
     assert one(allowing, text).label == "valid"
     assert one(allowing, '{"name": "Ada"}').label == "valid"
     assert one(allowing, f"Here it is:\n{text}").label == "invalid_json"
+    assert one(allowing, text[:-4] + " " * 1_000_000 + "x").label == "invalid_json"
 
 
 def test_a_schema_from_a_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluators.evaluator import EMPTY, NOT_FINITE, TOO_SHORT, Evaluator, Text
+from evaluators.evaluator import EMPTY, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Evaluator, Text
 from evaluators.scorers.perplexity import Perplexity, split_windows
 from tests.unit.evaluators import tiny_models
 
@@ -236,3 +237,54 @@ def test_the_right_answer_is_less_surprising_than_another_questions(models_dir: 
     assert right.value is not None
     assert wrong.value is not None
     assert right.value < wrong.value / 1.5
+
+
+def test_scores_do_not_depend_on_order_or_company(tmp_path: Path) -> None:
+    folder = tiny_models.language_model(tmp_path / "m", chat=True)
+    texts = [
+        Text(prompt, answer)
+        for prompt, answer in zip(sentences(30, 12), reversed(sentences(30, 40)), strict=True)
+    ]
+    alone = [
+        Perplexity(str(folder), device="cpu", batch_tokens=1).score([text])[0].value for text in texts[:6]
+    ]
+    for seed, batch_tokens in enumerate((37, 300, 9000)):
+        perplexity = Perplexity(str(folder), device="cpu", batch_tokens=batch_tokens, max_length=48)
+        shuffled = random.Random(seed).sample(texts, k=len(texts))
+        scores = dict(zip(map(id, shuffled), perplexity.score(shuffled), strict=True))
+        whole = Perplexity(str(folder), device="cpu", max_length=48).score(texts)
+        for text, expected in zip(texts, whole, strict=True):
+            assert scores[id(text)].value == pytest.approx(expected.value, rel=TOLERANCE)
+    default = Perplexity(str(folder), device="cpu").score(texts[:6])
+    assert [score.value for score in default] == pytest.approx(alone, rel=TOLERANCE)
+
+
+def test_integers_are_near_and_only_on_request(tmp_path: Path) -> None:
+    folder = tiny_models.language_model(tmp_path / "m", leading=True)
+    texts = [Text(None, text) for text in sentences(20)]
+    exact, integers = (Perplexity(str(folder), device="cpu", precision=each) for each in ("auto", "int8"))
+    assert (exact.precision, integers.precision) == ("float32", "int8")
+    assert exact.version != integers.version
+    differ = [
+        abs(math.log(float(ours.value or 0) / float(theirs.value or 0)))
+        for ours, theirs in zip(integers.score(texts), exact.score(texts), strict=True)
+    ]
+    assert 0 < max(differ) < 0.2
+
+
+def test_out_of_memory_halves_the_batches_and_gives_up_only_what_fits_nowhere(tmp_path: Path) -> None:
+    folder = tiny_models.language_model(tmp_path / "m", leading=True)
+    perplexity = Perplexity(str(folder), device="cpu", batch_tokens=4096)
+    texts = [*(Text(None, text) for text in sentences(30, 15)), Text(None, " ".join(["cat"] * 40))]
+    before = perplexity.score(texts)
+
+    def small_memory(_module: Any, _inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if options["input_ids"].numel() > 25:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    perplexity._model._model.base_model.register_forward_pre_hook(small_memory, with_kwargs=True)
+    after = perplexity.score(texts)
+    assert [score.unscored_reason for score in after] == [None] * 30 + [OUT_OF_MEMORY]
+    assert [score.value for score in after[:30]] == pytest.approx(
+        [score.value for score in before[:30]], rel=TOLERANCE
+    )

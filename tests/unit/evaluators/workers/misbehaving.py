@@ -50,6 +50,9 @@ class Misbehaving:
             foreign = type("Foreign", (), {})()
             foreign.value, foreign.label, foreign.unscored_reason, foreign.details = float("nan"), None, None, {}
             return foreign
+        if told == "numpy":
+            import numpy
+            return Score(1.0, details={"share": numpy.float32(0.5), "count": numpy.int64(3), "which": None, "half": "\\ud800"})
         if told == "pid":
             return Score(float(os.getpid()))
         if hasattr(self, "columns"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,11 @@ def await_that(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
+
+
+def test_details_come_as_json_has_them(isolate: Isolate) -> None:
+    (score,) = isolate().score(texts("numpy"))
+    assert json.dumps(dict(score.details)) == '{"share": 0.5, "count": 3.0, "which": "None", "half": "?"}'
 
 
 def test_scores_come_whole_and_in_order_from_another_process(isolate: Isolate) -> None:

@@ -184,6 +184,14 @@ def test_compressing_at_once_is_compressing() -> None:
         assert at_once.rank_error == by_steps.rank_error
 
 
+def test_what_fits_is_kept_whole() -> None:
+    numbers = np.arange(5_000, dtype=np.float64)
+    sample = Sample.compressed_of_sorted(numbers, 32_768)
+    assert np.array_equal(sample.values, numbers)
+    assert (sample.weights == 1).all()
+    assert sample.rank_error == 0
+
+
 @pytest.mark.parametrize("data", [b"", b"no sketch", b'{"format": "numeric-0-1"}\n', b'{"format": 3'])
 def test_what_is_no_sketch_is_refused(data: bytes) -> None:
     with pytest.raises(Invalid, match="numeric-1-4096"):
