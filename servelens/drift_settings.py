@@ -37,8 +37,9 @@ class DriftSettings(Section):
     )
     compare_with: str | None = Field(
         None,
-        pattern=r"^variant \S.*$",
-        description="Reference: `variant NAME`: every other variant is compared with this one in the same window.",
+        pattern=r"^(variant|served_entity) \S.*$",
+        description="Reference: `variant NAME`: every other variant of an experiment is compared with this one in the same "
+        "window. `served_entity NAME`: every other served entity, also without an experiment.",
     )
     slices: list[str] = Field(
         ["variant"],
@@ -70,6 +71,6 @@ class DriftSettings(Section):
             raise ValueError(
                 f"{given[1]}: there is a reference already, '{given[0]}'; write a second block for another."
             )
-        if self.compare_with is not None and "variant" not in self.slices:
-            raise ValueError("slices: 'compare_with' needs 'variant' among them.")
+        if self.compare_with is not None and (key := self.compare_with.partition(" ")[0]) not in self.slices:
+            raise ValueError(f"slices: 'compare_with: {self.compare_with}' needs '{key}' among them.")
         return self

@@ -95,10 +95,16 @@ class EvaluationSettings(Section):
     """One evaluator on one endpoint's records."""
 
     name: Name | None = Field(
-        None, description="Its own name. Default: endpoint, evaluator and target with `-` between."
+        None,
+        description="Its own name. Default: endpoint, evaluator (or `scores_as`) and target with `-` between.",
     )
     endpoint: str = Field(description="Name of the endpoint, of this file or made by API.")
     evaluator: str = Field(description="`toxicity`, `perplexity`, or one that an installed package adds.")
+    scores_as: Name | None = Field(
+        None,
+        description="Name of its scores. Default: the evaluator's. With names of their own an endpoint can have several "
+        "evaluations of one evaluator, such as two patterns.",
+    )
     every_s: Interval | None = Field(
         None, description="Seconds between two runs. Default without `cron`: 30."
     )
@@ -154,7 +160,7 @@ class EvaluationSettings(Section):
             raise Invalid("there is 'cron' as well.", field="every_s", fix="Leave one of them out.")
         every_s = self.every_s if self.every_s is not None or self.cron is not None else EVERY_S
         target = self.options.get("target")
-        parts = [self.endpoint, self.evaluator, *([str(target)] if target else [])]
+        parts = [self.endpoint, self.scores_as or self.evaluator, *([str(target)] if target else [])]
         return Evaluation(
             name=self.name or "-".join(parts),
             endpoint=self.endpoint,
@@ -168,6 +174,7 @@ class EvaluationSettings(Section):
             devices=tuple(self.devices),
             threads=self.threads,
             engine=self.engine,
+            scores_as=self.scores_as,
             ray={} if self.ray is None else self.ray.model_dump(exclude_none=True),
         )
 

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from evaluators.drift.windows import Granularity
 from experiments.definition_rules import refuse_overlaps
 from experiments.experiment import Experiment
 from servelens.alert_settings import AlertSettings, ChannelSettings, is_http
@@ -286,6 +287,7 @@ class Settings(Section):
                     f"{key}.endpoint: there is no endpoint '{endpoint}'. Use one of: {', '.join(entities)}."
                 )
         self._refuse_unknown_channels()
+        self._refuse_uncomputed_drift()
         built: list[Experiment] = []
         for index, experiment in enumerate(self.experiments):
             for place, arm in experiment.arms.items():
@@ -308,6 +310,17 @@ class Settings(Section):
                 line = line.replace(f"experiments[{each.name}].", f"experiments[{index}].")
             raise ValueError(line) from error
         return self
+
+    def _refuse_uncomputed_drift(self) -> None:
+        computed = {(each.endpoint, Granularity.parse(each.granularity)) for each in self.drift}
+        for index, alert in enumerate(self.alerts):
+            if alert.drift is None:
+                continue
+            if (alert.endpoint, Granularity.parse(alert.drift.granularity)) not in computed:
+                raise ValueError(
+                    f"alerts[{index}].drift.granularity: '{alert.endpoint}' has no drift by {alert.drift.granularity}. "
+                    "Add it to 'drift', or use one that is there."
+                )
 
     def _refuse_unknown_channels(self) -> None:
         refuse_duplicates([alert.name for alert in self.alerts], "alerts", "alert")

@@ -19,9 +19,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from servelens.errors import InvalidSettings
+from servelens.section import NAME
 from servelens.settings import Settings
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_FORMS = {
+    "granularity": "5 minutes, 1 hour, 1 day, 1 week or 1 month",
+    "trailing": "7 days",
+    "per": "10 minutes, 1 hour or 1 day",
+    "compare_with": "variant NAME or served_entity NAME",
+}
 _OVERRIDES = {
     "SERVELENS_DATA_DIR": ("data_dir",),
     "SERVELENS_MODELS_DIR": ("models_dir",),
@@ -177,11 +184,17 @@ def _first_line(error: ValidationError, path: Path) -> InvalidSettings:
             prefix = f"{prefix}.{nested}" if key else f"{prefix}: {nested}"
             message = rest
         return InvalidSettings(message + more, field=prefix)
-    if first["type"] == "string_pattern_mismatch" and location[-1] != "granularity":
+    if first["type"] == "string_pattern_mismatch":
+        if first["ctx"]["pattern"] == NAME:
+            return InvalidSettings(
+                f"'{first['input']}' is not a name.",
+                field=prefix,
+                fix="Use letters, digits, '.', '_' and '-' only." + more,
+            )
         return InvalidSettings(
-            f"'{first['input']}' is not a name.",
+            f"'{first['input']}' has another form.",
             field=prefix,
-            fix="Use letters, digits, '.', '_' and '-' only." + more,
+            fix=f"Write it as {_FORMS.get(str(location[-1]), 'docs/settings.md says')}." + more,
         )
     given = first["input"]
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""

@@ -38,7 +38,8 @@ PREDICTION: Final = "prediction"
 MOST_EXAMPLES: Final = 200_000
 MOST_COLUMNS: Final = 100
 
-_SCORING: Final = "scoring"
+# Chats can come that way too; they have no examples.
+_SCORING: Final = "invocations"
 _BATCH: Final = 2_000
 _WORD_CHARACTERS: Final = 100
 _NUMBERS: Final = frozenset({int, float, type(None)})
@@ -52,7 +53,7 @@ class PayloadFeatures:
     most_examples: int = MOST_EXAMPLES
     most_columns: int = MOST_COLUMNS
     name: ClassVar[str] = "features"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def read(self, tables: EndpointTables, window: Window, *, version: int | None = None) -> Observation:
         """One column of lists per feature and prediction that an example of the window has."""

@@ -145,18 +145,20 @@ class FixedTable:
 
 @dataclass(frozen=True, slots=True)
 class OtherVariant:
-    """Every other variant with ``variant``, in the same window."""
+    """Every other variant with ``variant``, in the same window; or served entity, which is what there is outside of
+    experiments, by another ``divided_by``."""
 
     variant: str
+    divided_by: str = VARIANT
     drift_type: ClassVar[DriftType] = DriftType.BASELINE
 
     @property
     def name(self) -> str:
-        return f"variant {self.variant}"
+        return f"{self.divided_by} {self.variant}"
 
     @property
     def key(self) -> str:
-        return f"BASELINE@variant={self.variant}"
+        return f"BASELINE@{self.divided_by}={self.variant}"
 
     def applies(self, window: Window) -> bool:
         return True
@@ -166,4 +168,4 @@ class OtherVariant:
 
     def pairs(self, reader: WindowReader, window: Window, window_cmp: Window | None) -> Sequence[SlicePair]:
         current: WindowSketches = reader.of(window)
-        return against_slice(current, Slice(VARIANT, self.variant))
+        return against_slice(current, Slice(self.divided_by, self.variant))

@@ -64,7 +64,9 @@ class RayEvaluator:
         threads: int | None = None,
         timeout_s: float = TIMEOUT_S,
         start_timeout_s: float = START_TIMEOUT_S,
+        scores_as: str | None = None,
     ) -> None:
+        self._scores_as = scores_as
         self._spec = spec
         self._cluster = cluster
         self._actors = actors or cluster.actors
@@ -97,8 +99,8 @@ class RayEvaluator:
 
     @property
     def name(self) -> str:
-        """The evaluator's."""
-        return self.about.name
+        """Of its scores: the evaluator's, or ``scores_as``."""
+        return self._scores_as or self.about.name
 
     @property
     def version(self) -> str:

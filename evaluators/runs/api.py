@@ -14,6 +14,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore, StoredEvaluation
 from evaluators.runs.run_history import RunHistory
+from evaluators.runs.secret_options import restored
 from servelens.errors import Invalid
 
 NOBODY: Final = "console"
@@ -89,6 +90,8 @@ def router(
                     "cannot be changed.", field=key, fix="Make a new evaluation and delete this one."
                 )
         block = current.evaluation.to_dict()
+        if isinstance(body.get("options"), dict):
+            body["options"] = restored(body["options"], block["options"])
         if body.get("cron") is not None:
             block["every_s"] = None
         if body.get("every_s") is not None:

@@ -19,6 +19,7 @@ LOCAL: Final = "local"
 RAY: Final = "ray"
 ENGINES: Final = (LOCAL, RAY)
 EVERY_S: Final = 30.0
+GROUND_TRUTH: Final = "ground_truth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Evaluation:
 
     ``max_rows_per_run``: a run ends with the batch that reaches it, and the next goes on. ``devices``: one worker for
     each; ``threads``: what each computes with on the CPU. ``timeout_s``: how long the evaluator may take for one text.
+    ``scores_as``: the name of its scores, in place of the evaluator's.
     ``ray``: what it has otherwise of the cluster than others (:class:`~evaluators.ray_cluster.placement.Actors`).
     """
 
@@ -44,6 +46,7 @@ class Evaluation:
     threads: int | None = None
     engine: str = LOCAL
     ray: Mapping[str, Any] = field(default_factory=dict)
+    scores_as: str | None = None
 
     def __post_init__(self) -> None:
         if self.name == "runs":
@@ -81,6 +84,23 @@ class Evaluation:
                 field="evaluator",
                 fix=f"Use one of: {', '.join(known_evaluators())}.",
             )
+        if self.scores_as not in (None, self.spec.name) and self.scores_as in {
+            *known_evaluators(),
+            GROUND_TRUTH,
+        }:
+            raise Invalid(
+                f"'{self.scores_as}' is the name of another evaluator.",
+                field="scores_as",
+                fix="Choose a name that no evaluator has.",
+            )
+
+    @property
+    def score_name(self) -> str:
+        """The name of its scores, as far as that is known before it is loaded."""
+        own = self.spec.options.get("name")
+        if self.scores_as is not None:
+            return self.scores_as
+        return own if isinstance(own, str) and own.startswith(self.spec.name) else self.spec.name
 
     @property
     def expected_target(self) -> str:
@@ -104,6 +124,7 @@ class Evaluation:
             "threads": self.threads,
             "engine": self.engine,
             "ray": dict(self.ray),
+            "scores_as": self.scores_as,
         }
 
     @classmethod
@@ -123,4 +144,5 @@ class Evaluation:
             threads=stored["threads"],
             engine=stored["engine"],
             ray=stored.get("ray", {}),
+            scores_as=stored.get("scores_as"),
         )

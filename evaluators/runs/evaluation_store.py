@@ -17,6 +17,7 @@ from sqlalchemy import JSON, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from evaluators.runs.evaluation import Evaluation
+from evaluators.runs.secret_options import shown
 from servelens.clock import Clock
 from servelens.database import Base, Database, UtcDateTime
 from servelens.errors import Conflict, Invalid, Missing
@@ -58,9 +59,10 @@ class StoredEvaluation:
     changed_at: datetime
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able, without secrets."""
         return {
             **self.evaluation.to_dict(),
+            "options": shown(self.evaluation.spec.options),
             "source": self.source,
             "state": "paused" if self.paused else "scheduled",
             "revision": self.revision,

@@ -23,7 +23,7 @@ from evaluators.runs.run_history import RunHistory, Trigger
 from evaluators.runs.runner import EvaluationRunner, RunSummary
 from evaluators.workers.placement import PlacedEvaluator
 from servelens.clock import Clock
-from servelens.errors import Conflict, ServelensError
+from servelens.errors import Conflict, ServelensError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Claims:
         raise Conflict(
             f"evaluation '{known.evaluation.name}' scores {application_id} on endpoint '{key[0]}' already",
             field=f"evaluations[{name}]",
-            fix="Delete one of them, or use another evaluator or target.",
+            fix="Give one of them another 'scores_as', or delete it.",
         )
 
     def leave(self, owner: ScheduledEvaluation) -> None:
@@ -91,10 +91,12 @@ class ScheduledEvaluation:
     ) -> None:
         self.evaluation = evaluation
         self.tally = Tally()
-        self.application_id = f"{evaluation.spec.name}@{evaluation.expected_target}"
+        self.application_id = f"{evaluation.score_name}@{evaluation.expected_target}"
         self._surroundings = surroundings
         self._claims = claims
-        self._evaluator = surroundings.evaluator(evaluation)
+        self._evaluator: PlacedEvaluator | None = None
+        self._placing = threading.Lock()
+        self._aborted = False
         self._stop = _Either(stop)
         self._busy = threading.Lock()
         self._runner: EvaluationRunner | None = None
@@ -116,6 +118,9 @@ class ScheduledEvaluation:
                 runner = self._runner or self._loaded()
                 summary = runner.run(self._stop, trigger)
             except ServelensError as error:
+                if self._aborted:
+                    logger.info("given up at the stop: evaluation=%s reason=%s", self.evaluation.name, error)
+                    return None
                 self.tally.failures += 1
                 self._report(error, trigger)
                 raise
@@ -123,7 +128,7 @@ class ScheduledEvaluation:
                 self.tally.runs += 1
                 self.tally.last_finished = self._surroundings.clock.now()
                 if self.evaluation.every_s is None or self.evaluation.every_s > _KEPT_WARM_S:
-                    self._evaluator.close()
+                    self._end()
             self._reported = None
             self._count(summary)
             return summary
@@ -142,29 +147,45 @@ class ScheduledEvaluation:
     def abort(self) -> None:
         """End the run in hand at once; nothing of its batch is kept."""
         self._stop.set()
-        self._evaluator.abort()
+        with self._placing:
+            self._aborted = True
+            if self._evaluator is not None:
+                self._evaluator.abort()
 
     def close(self) -> None:
         """Wait for the run in hand and end the evaluator."""
         self._stop.set()
         with self._busy:
-            self._evaluator.close()
+            self._end()
             self._claims.leave(self)
+
+    def _placed(self) -> PlacedEvaluator:
+        """Where it runs, which is not known before the first run: a secret may be missing here, and that is a failed run."""
+        with self._placing:
+            if self._aborted:
+                raise Unavailable("the evaluation was stopped", field=self.evaluation.name)
+            if self._evaluator is None:
+                self._evaluator = self._surroundings.evaluator(self.evaluation)
+            return self._evaluator
+
+    def _end(self) -> None:
+        if self._evaluator is not None:
+            self._evaluator.close()
 
     def _loaded(self) -> EvaluationRunner:
         evaluation, around = self.evaluation, self._surroundings
         tables = around.tables(evaluation.endpoint)
-        about = self._evaluator.about
-        self.application_id = f"{about.name}@{about.target}"
+        evaluator = self._placed()
+        self.application_id = f"{evaluator.name}@{evaluator.target}"
         self._claims.take(self.application_id, self)
         self._runner = EvaluationRunner(
             tables,
             evaluation.endpoint,
-            self._evaluator,
+            evaluator,
             around.history,
             around.clock,
             evaluation=evaluation.name,
-            max_rows=min(batch_rows(self._evaluator), evaluation.max_rows_per_run or sys.maxsize),
+            max_rows=min(batch_rows(evaluator), evaluation.max_rows_per_run or sys.maxsize),
             max_rows_per_run=evaluation.max_rows_per_run,
             sampling=evaluation.sampling,
             fence=around.fence,

@@ -117,7 +117,9 @@ class IsolatedEvaluator:
         start_timeout_s: float = START_TIMEOUT_S,
         threads: int | None = None,
         lost_in_a_row: int = LOST_IN_A_ROW,
+        scores_as: str | None = None,
     ) -> None:
+        self._scores_as = scores_as
         self._lost_in_a_row = lost_in_a_row
         self._spec = spec
         self._timeout_s = timeout_s
@@ -139,12 +141,12 @@ class IsolatedEvaluator:
     @property
     def about(self) -> About:
         """What the evaluator says of itself. Starts the first process if need be, and raises what that raises."""
-        return self._workers[0].start()
+        return self._started(self._workers[0])
 
     @property
     def name(self) -> str:
-        """The evaluator's."""
-        return self.about.name
+        """Of its scores: the evaluator's, or ``scores_as``."""
+        return self._scores_as or self.about.name
 
     @property
     def version(self) -> str:
@@ -238,7 +240,7 @@ class IsolatedEvaluator:
                 work.take_apart(piece)
                 return
         self._refuse_aborted()
-        worker.start()  # loading has its own limit
+        self._started(worker)  # loading has its own limit
         began = time.monotonic()
         try:
             scores, raised = worker.score(texts, self._limit_s(piece))
@@ -249,6 +251,13 @@ class IsolatedEvaluator:
         self._learn(len(texts), time.monotonic() - began)
         self._lost = 0
         work.keep(piece, scores, raised)
+
+    def _started(self, worker: Worker) -> About:
+        try:
+            return worker.start()
+        except Unavailable:
+            self._refuse_aborted()  # it was us who ended the process, not a lack of memory
+            raise
 
     def _refuse_aborted(self) -> None:
         if self._aborted.is_set():

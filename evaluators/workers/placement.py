@@ -43,6 +43,7 @@ def evaluator_of(
             threads=evaluation.threads,
             timeout_s=evaluation.timeout_s,
             start_timeout_s=evaluation.start_timeout_s,
+            scores_as=evaluation.scores_as,
         )
     if evaluation.engine == RAY:
         cluster = cluster or RayCluster()
@@ -55,5 +56,6 @@ def evaluator_of(
             threads=evaluation.threads,
             timeout_s=evaluation.timeout_s,
             start_timeout_s=evaluation.start_timeout_s,
+            scores_as=evaluation.scores_as,
         )
     raise Invalid(f"there is no engine '{evaluation.engine}'.", field="engine")

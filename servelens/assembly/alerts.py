@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -24,7 +24,7 @@ from servelens.alert_settings import ChannelSettings
 from servelens.assembly.alert_rules import build_rules
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Invalid
+from servelens.errors import Invalid, InvalidSettings
 from servelens.settings import Settings
 
 DELIVER_EVERY_S: Final = 5.0
@@ -43,11 +43,17 @@ def build_channels(settings: Settings, clock: Clock) -> dict[str, Channel]:
 
 
 def alert_jobs(
-    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    clock: Clock,
+    stop: threading.Event,
+    known: Collection[str],
 ) -> list[Job]:
     """One job for each rule, and one that delivers. The last is always there: when all rules are gone, what they told of
-    has to end.
+    has to end. ``known`` are the names that scores can have; InvalidSettings when a rule has another.
     """
+    _refuse_unknown(settings, known)
     store = AlertStore(database, clock)
     rules = build_rules(settings)
     jobs = []
@@ -64,6 +70,17 @@ def alert_jobs(
         public_url=settings.console.public_url,
     )
     return [*jobs, Job("deliver alerts", DELIVER_EVERY_S, partial(deliverer.run, stop))]
+
+
+def _refuse_unknown(settings: Settings, known: Collection[str]) -> None:
+    for index, alert in enumerate(settings.alerts):
+        for key, name in (("score", alert.score), ("lag", alert.lag)):
+            if name is not None and name not in known:
+                raise InvalidSettings(
+                    f"there is no evaluator '{name}'.",
+                    field=f"alerts[{index}].{key}",
+                    fix=f"Known are: {', '.join(sorted(known))}.",
+                )
 
 
 def _channel(channel: ChannelSettings, clock: Clock) -> Channel:

@@ -18,6 +18,7 @@ from evaluators.runs.schedule import Job
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.drift_settings import DriftSettings
+from servelens.errors import Invalid
 from servelens.settings import Settings
 
 _ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -28,8 +29,12 @@ def drift_jobs(settings: Settings, catalog: Catalog, database: Database, clock: 
     history = RunHistory(database, clock)
     storage_options = settings.tables.storage_options or None
     jobs = []
-    for drift in settings.drift:
+    for index, drift in enumerate(settings.drift):
         reference = reference_of(drift, storage_options)
+        try:
+            slicing = Slicing(tuple(drift.slices), drift.max_slices)
+        except Invalid as error:
+            raise error.within(f"drift[{index}]") from error
         # The job of the plain comparison has no more to its name than it always had.
         against = "" if isinstance(reference, Previous) else f" against {reference.name}"
         runner = DriftRunner(
@@ -39,7 +44,7 @@ def drift_jobs(settings: Settings, catalog: Catalog, database: Database, clock: 
             clock,
             granularity=Granularity.parse(drift.granularity),
             reference=reference,
-            slicing=Slicing(tuple(drift.slices), drift.max_slices),
+            slicing=slicing,
             lag=timedelta(seconds=drift.lag_s),
             report=ReportWriter(settings.reports_dir, max_rows=drift.report_rows),
         )
@@ -65,5 +70,6 @@ def reference_of(drift: DriftSettings, storage_options: Mapping[str, str] | None
     if drift.baseline_table is not None:
         return FixedTable(BaselineTable(drift.baseline_table, storage_options=storage_options))
     if drift.compare_with is not None:
-        return OtherVariant(drift.compare_with.removeprefix("variant ").strip())
+        divided_by, _, name = drift.compare_with.partition(" ")
+        return OtherVariant(name.strip(), divided_by)
     return Previous()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collector.catalog import Catalog
+from evaluators.ground_truth.options import read_options
+from evaluators.registry import known_evaluators
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore
 from servelens.clock import Clock
@@ -27,6 +29,13 @@ def open_evaluations(
     store = EvaluationStore(database, clock)
     store.apply_file(evaluations)
     return store
+
+
+def score_names(settings: Settings, database: Database, clock: Clock) -> frozenset[str]:
+    """Every name that scores have or can have here: of installed evaluators, of evaluations, and of ground truth."""
+    stored = {each.evaluation.score_name for each in EvaluationStore(database, clock).all()}
+    truths = {read_options(each.options).evaluator for each in settings.ground_truth}
+    return frozenset({*known_evaluators(), *stored, *truths})
 
 
 def check_evaluation(evaluation: Evaluation, catalog: Catalog) -> None:

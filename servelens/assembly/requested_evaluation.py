@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from collector.catalog import Catalog
 from evaluators.runs.evaluation import Evaluation
+from evaluators.runs.secret_options import restored
 from servelens.assembly.evaluations import check_evaluation
 from servelens.control.invalid_settings import invalid_settings
 from servelens.evaluation_settings import EvaluationSettings
@@ -22,5 +23,6 @@ def requested_evaluation(body: Mapping[str, Any], catalog: Catalog) -> Evaluatio
         evaluation = EvaluationSettings.model_validate(dict(body)).build()
     except ValidationError as error:
         raise invalid_settings(error) from error
+    restored(evaluation.spec.options, {})  # a mask is no secret
     check_evaluation(evaluation, catalog)
     return evaluation

@@ -21,9 +21,10 @@ from servelens.control.refusals import DatabricksRoute
 from servelens.control.snapshot_source import BuildEndpoint
 from servelens.control.store import Action, EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import Secrets
+from servelens.control.stored_settings import resolved
 from servelens.endpoint_settings import EndpointConfigSettings, EndpointSettings
 from servelens.errors import Conflict, Invalid, Missing
+from servelens.secret_references import Secrets
 from serving_proxy.authentication import Requester
 from serving_proxy.publication import Published
 from serving_proxy.routing import Snapshot
@@ -114,7 +115,7 @@ class ControlPlane:
         return endpoint_answers.detailed(endpoint, state, before)
 
     def _check(self, settings: EndpointSettings) -> None:
-        self._build(self._secrets.resolved(settings), 1)
+        self._build(resolved(settings, self._secrets), 1)
 
     def _refuse_loss(self, endpoint: str, config: EndpointConfigSettings | None) -> None:
         """``config`` is what will be served, ``None`` nothing."""

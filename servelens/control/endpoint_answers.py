@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from servelens.control.models import EndpointVersionRow
 from servelens.control.proxy_workers import WorkerState
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import is_reference
+from servelens.secret_references import is_reference
 
 ConfigUpdate = Literal["NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED"]
 

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from servelens.control.invalid_settings import invalid_settings
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import is_reference, with_secrets
+from servelens.control.stored_settings import with_secrets
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid, InvalidSettings
+from servelens.secret_references import is_reference
 
 _COMPUTE: Final = frozenset(
     {

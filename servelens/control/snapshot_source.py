@@ -21,9 +21,10 @@ from servelens.clock import Clock
 from servelens.control.proxy_workers import BEAT_S, ProxyWorkers, WorkerState
 from servelens.control.store import EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import Secrets
+from servelens.control.stored_settings import resolved
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Conflict, Invalid, InvalidSettings, ServelensError, Unavailable
+from servelens.secret_references import Secrets
 from servelens.settings import Settings
 from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.endpoint import Endpoint
@@ -191,7 +192,7 @@ class SnapshotSource:
             key = (endpoint.name, endpoint.config_generation)
             try:
                 built[key] = self._built.get(key) or self._build_endpoint(
-                    self._secrets.resolved(endpoint.parsed()), endpoint.config_version
+                    resolved(endpoint.parsed(), self._secrets), endpoint.config_version
                 )
             except ServelensError as error:
                 self._failing[endpoint.name] = f"endpoint '{endpoint.name}': {error}"

@@ -1,16 +1,14 @@
 """An endpoint's settings as they are stored and shown: JSON with the secrets, and JSON with a mask in their place.
 
-A secret can be a reference as Databricks writes it, ``{{secrets/SCOPE/KEY}}``: it is stored and shown as it is, and each
-worker takes its value from the environment variable ``SERVELENS_SECRET_SCOPE_KEY`` (upper case, every character that is
-not a letter or a digit becomes ``_``). Any other secret is stored as it is given, so that every worker can serve with it,
-and is only ever shown as :data:`MASK`.
+A secret can be a reference (:mod:`servelens.secret_references`): it is stored and shown as it is, and each worker takes its
+value from its environment. Any other secret is stored as it is given, so that every worker can serve with it, and is only
+ever shown as a mask.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -18,9 +16,8 @@ from pydantic import SecretStr
 
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import InvalidSettings
+from servelens.secret_references import MASK, Secrets, is_reference
 
-MASK: Final = "**********"
-_REFERENCE: Final = re.compile(r"\{\{\s*secrets/([^/{}\s]+)/([^/{}\s]+)\s*\}\}")
 _ADDRESSES: Final = (
     "urls",
     "provider",
@@ -41,11 +38,6 @@ def to_json(settings: EndpointSettings) -> dict[str, Any]:
 def masked(settings: EndpointSettings) -> dict[str, Any]:
     """What was given, with a mask for every secret that is not a reference."""
     return _plain(settings, lambda secret: secret if is_reference(secret) else MASK)
-
-
-def is_reference(secret: str) -> bool:
-    """Whether this is not a secret but the name of one."""
-    return _REFERENCE.fullmatch(secret) is not None
 
 
 def digest(stored: Mapping[str, Any]) -> str:
@@ -124,33 +116,11 @@ def _addresses(value: Any) -> list[Any]:
     return found
 
 
-class Secrets:
-    """The values behind references, from ``environment`` (``SERVELENS_SECRET_…`` to value)."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def resolve(self, secret: str, field: str) -> str:
-        """``secret`` itself, or the value that it refers to. Raises InvalidSettings that names the variable."""
-        reference = _REFERENCE.fullmatch(secret)
-        if reference is None:
-            return secret
-        scope, key = reference.groups()
-        name = "SERVELENS_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{scope}_{key}".upper())
-        try:
-            return self._environment[name]
-        except KeyError:
-            raise InvalidSettings(
-                f"the secret {secret} is not known here.",
-                field=field,
-                fix=f"Set the environment variable {name} for every proxy worker.",
-            ) from None
-
-    def resolved(self, settings: EndpointSettings) -> EndpointSettings:
-        """The same settings without references. Raises InvalidSettings for one that has no value here."""
-        return EndpointSettings.model_validate(
-            _plain(settings, lambda secret: self.resolve(secret, "config.served_entities"))
-        )
+def resolved(settings: EndpointSettings, secrets: Secrets) -> EndpointSettings:
+    """The same settings without references. Raises InvalidSettings for one that has no value here."""
+    return EndpointSettings.model_validate(
+        _plain(settings, lambda secret: secrets.resolve(secret, "config.served_entities"))
+    )
 
 
 def _plain(settings: EndpointSettings, show: Callable[[str], str]) -> dict[str, Any]:

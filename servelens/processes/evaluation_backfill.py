@@ -23,10 +23,12 @@ from evaluators.runs.evaluation_store import EvaluationStore
 from evaluators.runs.record_scorer import Totals
 from evaluators.runs.record_scores import batch_rows
 from evaluators.workers.placement import PlacedEvaluator, evaluator_of
-from servelens.assembly.evaluation_jobs import scoring_lease
+from servelens.assembly.evaluation_jobs import scoring_lease, with_secrets
 from servelens.errors import Conflict, Invalid
 from servelens.processes.evaluations import Opened, opened, write
 from servelens.processes.lifecycle import stop_on_signals
+from servelens.secret_references import Secrets
+from servelens.settings_file import secrets_of_environment
 from servelens.telemetry import configure_logging
 
 
@@ -50,7 +52,10 @@ def run(
             )
         here.catalog.tables(endpoint)  # a name that is wrong is said before a model is loaded
         evaluation = _chosen(here.store, endpoint, name)
-        evaluator = evaluator_of(evaluation, here.settings.models_dir, here.settings.ray.build())
+        secrets = Secrets(secrets_of_environment(), "process that scores")
+        evaluator = evaluator_of(
+            with_secrets(evaluation, secrets), here.settings.models_dir, here.settings.ray.build()
+        )
         try:
             totals, left = _filled(here, evaluation, evaluator, since, end, rescore=rescore)
         finally:
@@ -114,7 +119,8 @@ def _filled(
 def _chosen(store: EvaluationStore, endpoint: str, name: str) -> Evaluation:
     """The evaluation that is meant: by its name, by its evaluator, or an evaluator with its own defaults."""
     here = [each.evaluation for each in store.all() if each.evaluation.endpoint == endpoint]
-    named = [each for each in here if each.name == name] or [each for each in here if each.spec.name == name]
+    named = [each for each in here if each.name == name] or [each for each in here if each.score_name == name]
+    named = named or [each for each in here if each.spec.name == name]
     if len(named) > 1:
         raise Invalid(
             f"endpoint '{endpoint}' has several evaluations with '{name}'.",

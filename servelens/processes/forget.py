@@ -22,8 +22,8 @@ from servelens.assembly.maintenance import build_forgetting, build_rules
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import Secrets
 from servelens.errors import Invalid, Missing
+from servelens.secret_references import Secrets
 from servelens.settings import Settings
 from servelens.settings_file import load_settings, secrets_of_environment
 from serving_proxy.redaction import pseudonym

@@ -21,11 +21,11 @@ from servelens.control.open_metrics import LastMinute
 from servelens.control.proxy_workers import ProxyWorkers
 from servelens.control.refusals import DatabricksRoute
 from servelens.control.snapshot_source import SnapshotSource
-from servelens.control.stored_settings import Secrets
 from servelens.keys import api as keys_api
 from servelens.keys.current import CurrentKeys
 from servelens.keys.store import KeyStore
 from servelens.processes.lifecycle import start
+from servelens.secret_references import Secrets
 from servelens.settings import Settings
 from servelens.settings_file import load_settings, secrets_of_environment
 from servelens.supervisor import unblock_sigterm

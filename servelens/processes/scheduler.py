@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from functools import cache, partial
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs
 from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoint_store
 from servelens.assembly.evaluation_jobs import follow_evaluations
-from servelens.assembly.evaluations import open_evaluations
+from servelens.assembly.evaluations import open_evaluations, score_names
 from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.ground_truth import ground_truth_jobs
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
@@ -39,8 +40,9 @@ from servelens.leadership import Leadership
 from servelens.lease import POLL_S, RENEW_S, TTL_S, Lease
 from servelens.processes.lifecycle import start, stop_on_signals
 from servelens.processes.scheduler_status import SchedulerStatus
+from servelens.secret_references import Secrets
 from servelens.settings import Settings
-from servelens.settings_file import load_settings
+from servelens.settings_file import load_settings, secrets_of_environment
 from servelens.status_server import StatusServer
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ def _lead(
     enough: threading.Event,
 ) -> None:
     """One term."""
-    evaluations = follow_evaluations(settings, catalog, database, clock, enough, lease.check)
+    evaluations = follow_evaluations(settings, catalog, database, clock, enough, lease.check, _secrets())
     schedule = Schedule(build_jobs(settings, catalog, database, clock, enough))
     status.schedule, status.evaluations = schedule, evaluations
     schedule.start()
@@ -119,7 +121,7 @@ def _once(
         if stop.wait(POLL_S):
             return 0
     with lease.held():
-        evaluations = follow_evaluations(settings, catalog, database, clock, stop, lease.check)
+        evaluations = follow_evaluations(settings, catalog, database, clock, stop, lease.check, _secrets())
         schedule = Schedule([*evaluations.jobs(), *build_jobs(settings, catalog, database, clock, stop)])
         results = schedule.run_once()
         evaluations.close(schedule.stop)
@@ -128,25 +130,32 @@ def _once(
     return 1 if any(result.error for result in results) else 0
 
 
+def _secrets() -> Secrets:
+    return Secrets(secrets_of_environment(), "scheduler")
+
+
 def build_jobs(
     settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
 ) -> list[Job]:
     """Every job but the evaluations, in the order in which its data flows: truth, cases, experiments, drift,
     alerts; then the tables' upkeep.
     """
+    known = score_names(settings, database, clock)
     return [
         *ground_truth_jobs(settings, catalog, database, clock, stop),
-        *_selections(settings, catalog, database, clock),
+        *_selections(settings, catalog, database, clock, known),
         *_experiments(settings, catalog, database, clock, stop),
         *drift_jobs(settings, catalog, database, clock),
-        *alert_jobs(settings, catalog, database, clock, stop),
+        *alert_jobs(settings, catalog, database, clock, stop, known),
         *_maintenance(settings, catalog, database, clock, stop),
     ]
 
 
-def _selections(settings: Settings, catalog: Catalog, database: Database, clock: Clock) -> list[Job]:
+def _selections(
+    settings: Settings, catalog: Catalog, database: Database, clock: Clock, known: Collection[str]
+) -> list[Job]:
     jobs = []
-    for endpoint, rules in selection_rules(settings).items():
+    for endpoint, rules in selection_rules(settings, known).items():
         selector = Selector(catalog.tables(endpoint), endpoint, rules, database, clock)
         jobs.append(Job(f"select cases {endpoint}", settings.relabel.every_s, selector.run))
     return jobs

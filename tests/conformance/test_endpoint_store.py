@@ -14,11 +14,11 @@ from servelens.clock import ManualClock
 from servelens.control.proxy_workers import GONE_S, ProxyWorkers, WorkerState
 from servelens.control.store import EndpointExists, EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import MASK
 from servelens.control.table_names import StoredTableNames
 from servelens.database import Database
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Conflict, InvalidSettings, Missing
+from servelens.secret_references import MASK
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

@@ -54,7 +54,8 @@ class System:
     wait_for: Sequence[str] = ("proxy", "console")
 
     def __enter__(self) -> Self:
-        self.proxy_port, self.console_port, self.collector_port = free_port(), free_port(), free_port()
+        self.proxy_port = self.settings.get("proxy", {}).get("port") or free_port()
+        self.console_port, self.collector_port = free_port(), free_port()
         written = {
             "data_dir": "data",
             "endpoints": list(self.endpoints),

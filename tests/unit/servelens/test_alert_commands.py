@@ -58,7 +58,7 @@ class Installation:
             catalog = build_catalog(settings)
             rows = payload_rows(len(statuses), datetime.now(UTC) - timedelta(minutes=5), status_code=statuses)
             catalog.tables("chat").payload.append(rows)
-            jobs = alert_jobs(settings, catalog, database, SystemClock(), threading.Event())
+            jobs = alert_jobs(settings, catalog, database, SystemClock(), threading.Event(), ["toxicity"])
             assert [job.name for job in jobs] == ["alert errors", "deliver alerts"]
             assert [result.error for result in Schedule(jobs).run_once()] == [None, None]
         finally:

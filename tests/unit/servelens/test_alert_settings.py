@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from evaluators.alerts.rule import (
     TrafficMeasure,
 )
 from servelens.assembly.alert_rules import build_rules
-from servelens.assembly.alerts import build_channels
+from servelens.assembly.alerts import alert_jobs, build_channels
+from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
+from servelens.database import Database
 from servelens.errors import Invalid, InvalidSettings
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
@@ -115,7 +118,8 @@ def test_a_rule_has_what_the_block_says(tmp_path: Path) -> None:
 def test_measures_and_conditions(
     tmp_path: Path, keys: dict[str, Any], measure: Any, condition: Any, least: int, window: float
 ) -> None:
-    (rule,) = build_rules(load(tmp_path, alerts=[alert(**keys)]))
+    drift = [{"endpoint": "chat", "granularity": each} for each in ("1 hour", "1 day")]
+    (rule,) = build_rules(load(tmp_path, alerts=[alert(**keys)], drift=drift))
     assert (rule.measure, rule.condition, rule.min_samples) == (measure, condition, least)
     assert rule.window.total_seconds() == window
 
@@ -208,3 +212,19 @@ def test_the_address_of_the_console(tmp_path: Path) -> None:
     assert settings.console.public_url == "https://lens.example"
     with pytest.raises(InvalidSettings, match=r"console\.public_url: is no http"):
         load(tmp_path, console={"public_url": "lens.example"})
+
+
+def test_drift_that_nobody_computes_and_scores_that_nobody_gives_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidSettings, match=r"alerts\[0\]\.drift\.granularity: 'chat' has no drift by 1 hour"
+    ):
+        load(
+            tmp_path, alerts=[alert(drift={}, above=0)], drift=[{"endpoint": "chat", "granularity": "1 day"}]
+        )
+    settings = load(tmp_path, alerts=[alert(lag="toxicty", above=60)])
+    database = Database(f"sqlite:///{tmp_path}/alerts.db")
+    with pytest.raises(InvalidSettings, match=r"^alerts\[0\]\.lag: there is no evaluator 'toxicty'"):
+        alert_jobs(
+            settings, build_catalog(settings), database, SystemClock(), threading.Event(), ["toxicity"]
+        )
+    database.dispose()

@@ -21,8 +21,8 @@ from servelens.control.api import ControlPlane, not_offered, router
 from servelens.control.open_metrics import LastMinute
 from servelens.control.proxy_workers import ProxyWorkers, WorkerState
 from servelens.control.store import EndpointStore
-from servelens.control.stored_settings import MASK, Secrets
 from servelens.database import Database
+from servelens.secret_references import MASK, Secrets
 from serving_proxy.app import listen
 from serving_proxy.authentication import Requester
 from serving_proxy.publication import Published

@@ -21,9 +21,10 @@ from servelens.control.endpoint_requests import (
 from servelens.control.openapi import document
 from servelens.control.refusals import refusal
 from servelens.control.stored_endpoint import StoredEndpoint, TablePlace
-from servelens.control.stored_settings import MASK, masked, to_json
+from servelens.control.stored_settings import masked, to_json
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import Invalid
+from servelens.secret_references import MASK
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, routes, settings
 
 NAMES = (

@@ -17,9 +17,10 @@ from servelens.control.endpoint_requests import (
     new_endpoint,
 )
 from servelens.control.store import EndpointStore
-from servelens.control.stored_settings import MASK, to_json
+from servelens.control.stored_settings import to_json
 from servelens.database import Database
 from servelens.errors import Invalid
+from servelens.secret_references import MASK
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, routes, stored
 
 

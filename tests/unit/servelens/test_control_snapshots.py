@@ -23,11 +23,11 @@ from servelens.control.proxy_workers import BEAT_S, ProxyWorkers, WorkerState
 from servelens.control.snapshot_source import SnapshotSource
 from servelens.control.store import EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
-from servelens.control.stored_settings import Secrets
 from servelens.database import Database
 from servelens.endpoint_settings import EndpointSettings
 from servelens.errors import InvalidSettings, Unavailable
 from servelens.experiment_settings import ExperimentSettings
+from servelens.secret_references import Secrets
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from serving_proxy.authentication import NO_KEYS, Keys

@@ -25,6 +25,8 @@ def test_each_way_to_name_a_reference_gives_it() -> None:
         Window(START, END)
     )
     assert reference_of(settings(compare_with="variant champion"), None) == OtherVariant("champion")
+    entity = settings(compare_with="served_entity champion", slices=["served_entity"])
+    assert reference_of(entity, None) == OtherVariant("champion", "served_entity")
     table = reference_of(settings(baseline_table="/data/training.csv"), None)
     assert isinstance(table, FixedTable)
     assert table.name == "table /data/training.csv"

@@ -127,6 +127,9 @@ def test_evaluations_are_listed_made_held_asked_for_and_removed(here: Installati
         ({"max_rows_per_run": 0}, "max_rows_per_run: "),
         ({"schedule": 3}, "schedule: "),
         ({"name": "runs"}, "name: "),
+        ({"scores_as": "toxicity"}, "scores_as: 'toxicity' is the name of another evaluator."),
+        ({"scores_as": "a b"}, "scores_as: is not a name."),
+        ({"options": {"api_key": "**********"}}, "options: '**********' stands for a secret"),
     ],
 )
 def test_a_mistake_is_one_clear_error_when_it_is_made(
@@ -135,6 +138,38 @@ def test_a_mistake_is_one_clear_error_when_it_is_made(
     error = here.error("create", here.block(**changes))
     assert isinstance(error, Invalid)
     assert str(error).startswith(message)
+
+
+def test_a_secret_is_kept_and_never_shown(here: Installation) -> None:
+    options = {"url": "http://judge/v1", "api_key": "sk-swordfish"}
+    made = here.json("create", here.block(name="judged", options=options))
+    assert made["options"] == {"url": "http://judge/v1", "api_key": "**********"}
+    history = RunHistory(here.database, here.clock)
+    app = FastAPI()
+    app.include_router(router(here.store, history, lambda body: requested_evaluation(body, here.catalog)))
+    problems.install(app)
+    with TestClient(app) as client:
+        told = [client.get("/api/evaluations").text, client.get("/api/evaluations/judged").text]
+        read = client.get("/api/evaluations/judged").json()["options"]
+        changed = client.patch("/api/evaluations/judged", json={"options": {**read, "model": "m"}})
+        told.append(changed.text)
+        stolen = client.patch(
+            "/api/evaluations/judged", json={"options": {**read, "url": "http://elsewhere/v1"}}
+        )
+        assert (changed.status_code, stolen.status_code) == (200, 422)
+    told += [here.run("list").output, here.run("list", "--json").output, stolen.text]
+    assert "swordfish" not in "".join(told)
+    assert here.store.get("judged").evaluation.spec.options == {**options, "model": "m"}
+
+
+def test_a_backfill_finds_an_evaluation_by_the_name_of_its_scores(here: Installation) -> None:
+    here.json("create", here.block(scores_as="shouting", options={}))
+    here.tables.payload.append(payload_rows(3, datetime.now(UTC) - timedelta(minutes=1)))
+    assert here.store.get("chat-shouting").evaluation.score_name == "shouting"
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    done = here.json("backfill", "--endpoint", "chat", "--evaluator", "shouting", "--since", since)
+    assert done["scored"] == 3
+    assert here.tables.scores.scan().collect()["evaluator"].unique().to_list() == ["shouting"]
 
 
 def test_a_mistake_in_the_settings_file_ends_the_scheduler_with_its_place(here: Installation) -> None:

@@ -15,6 +15,8 @@ from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from tests.unit.servelens.control_settings import backend
 
+KNOWN = ("json_schema", "personal_data", "refusal", "toxicity")
+
 
 def written(folder: Path, *rules: dict[str, Any]) -> Settings:
     config = folder / "servelens.yaml"
@@ -31,11 +33,11 @@ def test_a_rule_can_be_about_any_evaluator(tmp_path: Path) -> None:
         {"endpoint": "code", "evaluator": "json_schema", "below": 1},
         {"endpoint": "chat", "evaluator": "personal_data", "target": "request", "above": 0},
     )
-    assert selection_rules(settings) == {
+    assert selection_rules(settings, KNOWN) == {
         "chat": [Rule("refusal", "response", 0.5, None, 3), Rule("personal_data", "request", 0.0, None, 0)],
         "code": [Rule("json_schema", "response", None, 1.0, 0)],
     }
-    assert selection_rules(written(tmp_path)) == {}
+    assert selection_rules(written(tmp_path), KNOWN) == {}
 
 
 def test_an_evaluator_that_nobody_brings_is_named_with_those_there_are(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_an_evaluator_that_nobody_brings_is_named_with_those_there_are(tmp_path:
         {"endpoint": "chat", "evaluator": "toxicty", "above": 0.5},
     )
     with pytest.raises(InvalidSettings) as caught:
-        selection_rules(settings)
+        selection_rules(settings, KNOWN)
     assert caught.value.field == "relabel.rules[1].evaluator"
     assert str(caught.value).startswith(
         "relabel.rules[1].evaluator: there is no evaluator 'toxicty'. Known are: "

@@ -43,7 +43,7 @@ def catalog(tmp_path: Path) -> Catalog:
             variant=["challenger" if number % 10 == 0 else "control" for number in range(400)],
             model=["hot-model" if number % 10 == 0 else "calm-model" for number in range(400)],
             execution_duration_ms=list(range(400)),
-            api=["scoring" if number % 20 == 0 else "chat" for number in range(400)],
+            api=["invocations" if number % 20 == 0 else "chat" for number in range(400)],
             request=request,
         )
         found.tables(ENDPOINT).payload.append(rows)

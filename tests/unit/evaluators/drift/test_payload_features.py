@@ -33,7 +33,7 @@ def calls(requests: list[Any], responses: list[Any], **columns: Any) -> pl.DataF
     return payload_rows(
         len(requests),
         WINDOW.start,
-        **{"api": "scoring", **columns},
+        **{"api": "invocations", **columns},
         request=[text(body) for body in requests],
         response=[text(body) for body in responses],
     )

@@ -41,7 +41,7 @@ def fill(tables: EndpointTables, window: Window, generator: np.random.Generator,
         for _ in range(120)
     ]
     responses = [json.dumps({"predictions": generator.normal(size=3).tolist()}) for _ in range(120)]
-    payload = payload_rows(120, window.start, api="scoring", request=requests, response=responses)
+    payload = payload_rows(120, window.start, api="invocations", request=requests, response=responses)
     tables.payload.append(payload)
     vectors = generator.normal(size=(120, 16))
     vectors[:, 3] += 2 * shift

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ class Following:
         self.database = Database(f"sqlite:///{root}/history.db")
         clock = SystemClock()
         self.store = EvaluationStore(self.database, clock)
-        surroundings = Surroundings(
+        self.surroundings = Surroundings(
             tables=self._tables_of,
             evaluator=partial(evaluator_of, models_dir=root),
             history=history,
@@ -54,7 +55,7 @@ class Following:
         )
         self.stop = threading.Event()
         self.followed = FollowedEvaluations(
-            self.store, surroundings, self.stop, look_s=0.05, abort_after_s=0.3
+            self.store, self.surroundings, self.stop, look_s=0.05, abort_after_s=0.3
         )
         self.schedule = Schedule([])
 
@@ -202,3 +203,52 @@ def test_nobody_is_overwritten(following: Following) -> None:
         store.create(evaluation(), by="ann")
     with pytest.raises(Missing, match=r"'two'.*one"):
         store.get("two")
+
+
+def test_two_evaluations_of_one_evaluator_have_scores_of_their_own_names(following: Following) -> None:
+    following.store.create(evaluation("one"), by="test")
+    following.store.create(replace(evaluation("two"), scores_as="again"), by="test")
+    following.store.create(evaluation("three"), by="test")
+    following.begin()
+    following.tables.payload.append(payload_rows(3, ago(60)))
+    await_that(lambda: following.scored() == 6, "both have scored")
+    await_that(
+        lambda: any("'scores_as'" in (run.error or "") for run in following.history.recent()),
+        "the third is told what to do",
+    )
+    scores = following.tables.scores.scan().collect()
+    assert dict(scores["evaluator"].value_counts().iter_rows()) == {"misbehaving": 3, "again": 3}
+    for name in ("misbehaving", "again"):
+        assert following.tables.scores.transaction_version(f"{name}@response") is not None
+
+
+def test_an_evaluator_that_cannot_be_placed_is_a_failed_run(following: Following) -> None:
+    following.store.create(replace(evaluation("one"), engine="local", timeout_s=1), by="test")
+    raised = Invalid("the secret is not known here.", field="options")
+
+    def refuse(_: Evaluation) -> Any:
+        raise raised
+
+    following.surroundings = replace(following.surroundings, evaluator=refuse)
+    following.followed = FollowedEvaluations(
+        following.store, following.surroundings, following.stop, look_s=0.05, abort_after_s=0.3
+    )
+    following.begin()
+    await_that(
+        lambda: any(str(raised) in (run.error or "") for run in following.history.recent()),
+        "the failed run is in the history",
+    )
+
+
+def test_a_model_that_is_loading_at_the_stop_has_not_failed(
+    following: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    following.store.create(evaluation("one", load="hang"), by="test")
+    following.begin()
+    await_that(lambda: bool(psutil.Process().children()), "it is loading")
+    following.stop.set()
+    following.followed.close(following.schedule.stop)
+    assert following.history.recent() == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    (one,) = following.followed.current
+    assert one.tally.failures == 0
