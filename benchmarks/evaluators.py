@@ -1,7 +1,8 @@
 """``python -m benchmarks.evaluators``: the scoring engine beside the plain way, on the same texts, in one run.
 
 Toxicity by a classifier in BERT-base's shape beside transformers' ``pipeline`` at the best of several batch
-sizes; perplexity (SmolLM2-135M on a CPU, Llama-1B's shape on a GPU) beside a loop of one loss a text. Rounds
+sizes; perplexity (SmolLM2-135M on a CPU, Llama-1B's shape on a GPU) beside a loop of one loss a text: of answers given
+their prompts, which is what the evaluator does by default, and of the same answers alone (``perplexity_alone``). Rounds
 alternate, and a ratio is the median of the rounds' ratios of tokens per second. The last line is one JSON object.
 
 MFU: operations that the model needs for the real tokens, per second, over the device's peak: the data sheet's
@@ -31,8 +32,15 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.scoring_contenders import Contender, ContenderFailed, Plan, Round, contender
-from benchmarks.scoring_texts import PREPARED, Models, make_models, make_texts, model_flops
+from benchmarks.scoring_contenders import Contender, ContenderFailed, Item, Plan, Round, contender
+from benchmarks.scoring_texts import (
+    PREPARED,
+    Models,
+    make_conversations,
+    make_models,
+    make_texts,
+    model_flops,
+)
 
 DATASHEET: Final = {"H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12}
 """bfloat16 operations per second without sparsity, by a part of the name torch gives."""
@@ -67,13 +75,16 @@ def main() -> int:
     count = options.texts or (48 if options.quick else 20_000 if gpu else 256)
     rounds = 1 if options.quick else options.rounds
     texts = make_texts(count, options.seed)
+    conversations = make_conversations(count, options.seed)
     peak = matmul_peak(options.device, quick=options.quick)
     with tempfile.TemporaryDirectory(prefix="servelens-benchmark-") as scratch:
         models = make_models(Path(scratch), texts, large=gpu, quick=options.quick)
         lengths = {
             "toxicity": _lengths(models.classifier, texts, most=512),
-            "perplexity": _lengths(models.language_model, texts, most=None),
+            "perplexity_alone": _lengths(models.language_model, texts, most=None),
         }
+        asked = _lengths(models.language_model, [prompt for prompt, _ in conversations], most=None)
+        lengths["perplexity"] = [sum(pair) for pair in zip(asked, lengths["perplexity_alone"], strict=True)]
         print(
             f"device: {device_name(options.device)}, torch {torch.__version__}, Python {platform.python_version()}"
         )
@@ -85,7 +96,12 @@ def main() -> int:
         toxicity = measure(
             toxicity_plans(models, options.device, batch_size), texts, lengths["toxicity"], rounds
         )
-        perplexity = measure(perplexity_plans(models, options.device), texts, lengths["perplexity"], rounds)
+        perplexity = measure(
+            perplexity_plans(models, options.device), conversations, lengths["perplexity"], rounds
+        )
+        alone = measure(
+            perplexity_plans(models, options.device)[:2], texts, lengths["perplexity_alone"], rounds
+        )
         flops = {
             "toxicity": model_flops(models.classifier, lengths["toxicity"]),
             "perplexity": model_flops(models.language_model, lengths["perplexity"]),
@@ -98,10 +114,11 @@ def main() -> int:
     # Other work on the machine can only lower it.
     peak = max(peak, matmul_peak(options.device, quick=options.quick))
     print(f"peak by a matrix product: {peak / 1e12:.3f} TFLOPS ({'bfloat16' if gpu else 'float32'})")
-    print_table([*toxicity, *perplexity, *offline], gpu=gpu)
+    print_table([*toxicity, *perplexity, *alone, *offline], gpu=gpu)
     result = summary(toxicity, perplexity, flops, peak, options.device)
     result |= {
         "texts": count,
+        "perplexity_alone_ratio": ratio(alone[1], alone[0]),
         "pipeline_batch_size": batch_size,
         "classifier": models.classifier_name,
         "language_model": models.language_model_name,
@@ -158,7 +175,7 @@ def best_batch_size(models: Models, texts: Sequence[str], device: str) -> int:
     return min(seconds, key=lambda size: seconds[size])
 
 
-def measure(plans: Sequence[Plan], texts: list[str], lengths: list[int], rounds: int) -> list[Measured]:
+def measure(plans: Sequence[Plan], texts: Sequence[Item], lengths: list[int], rounds: int) -> list[Measured]:
     """All contenders loaded, then round by round one after another over the same texts."""
     with ExitStack() as running:
         contenders: list[Contender] = [running.enter_context(contender(plan)) for plan in plans]

@@ -2,7 +2,7 @@
 memory of each is its own; they compute one at a time.
 
 The plain ways are what people write first: transformers' ``pipeline`` over the texts as they come, at one
-batch size, and a loop of ``model(input_ids, labels=input_ids).loss``.
+batch size, and a loop of ``model(input_ids, labels=labels).loss``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-Scoring: TypeAlias = Callable[[Sequence[str]], list[float | None]]
+Item: TypeAlias = "str | tuple[str, str]"
+"""A text alone, or a prompt and its answer."""
+Scoring: TypeAlias = Callable[[Sequence[Any]], list[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Contender:
         self.about = about
         self._connection = connection
 
-    def score(self, texts: Sequence[str]) -> Round:
+    def score(self, texts: Sequence[Item]) -> Round:
         """One pass over ``texts``."""
         self._connection.send(list(texts))
         return _answer(self._connection)  # type: ignore[no-any-return]
@@ -145,13 +147,30 @@ def _loss_loop(plan: Plan) -> tuple[Scoring, dict[str, Any]]:
     model: Any = AutoModelForCausalLM.from_pretrained(plan.folder, dtype=dtype)
     model = model.to(plan.device).eval()
 
+    def numbered(item: Item) -> tuple[Any, Any]:
+        """Token numbers, and the same as labels, where −100 is what transformers leaves out of the loss."""
+        if isinstance(item, str):
+            numbers = tokenizer(item, return_tensors="pt").input_ids
+            return numbers, numbers
+        prompt, answer = item
+        template = bool(tokenizer.chat_template)
+        turn = [{"role": "user", "content": prompt}]
+        opened = (
+            tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+            if template
+            else f"{prompt}\n"
+        )
+        context = tokenizer(opened, return_tensors="pt", add_special_tokens=not template).input_ids
+        counted = tokenizer(answer, return_tensors="pt", add_special_tokens=False).input_ids
+        return torch.cat((context, counted), 1), torch.cat((torch.full_like(context, -100), counted), 1)
+
     @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float | None]:
+    def score(texts: Sequence[Item]) -> list[float | None]:
         values: list[float | None] = []
         for text in texts:
-            numbers = tokenizer(text, return_tensors="pt").input_ids.to(plan.device)
+            numbers, labels = (each.to(plan.device) for each in numbered(text))
             values.append(
-                math.exp(model(numbers, labels=numbers).loss.item()) if numbers.shape[1] > 1 else None
+                math.exp(model(numbers, labels=labels).loss.item()) if numbers.shape[1] > 1 else None
             )
         return values
 
@@ -161,8 +180,9 @@ def _loss_loop(plan: Plan) -> tuple[Scoring, dict[str, Any]]:
 def _ours(evaluator: Any) -> tuple[Scoring, dict[str, Any]]:
     from evaluators.evaluator import Text
 
-    def score(texts: Sequence[str]) -> list[float | None]:
-        return [score.value for score in evaluator.score([Text(None, text) for text in texts])]
+    def score(texts: Sequence[Item]) -> list[float | None]:
+        given = [Text(None, each) if isinstance(each, str) else Text(*each) for each in texts]
+        return [score.value for score in evaluator.score(given)]
 
     return score, {"precision": getattr(evaluator, "precision", "float32")}
 

@@ -65,12 +65,18 @@ class Models:
     language_model_name: str
 
 
-def make_texts(count: int, seed: int) -> list[str]:
+def make_conversations(count: int, seed: int) -> list[tuple[str, str]]:
+    """``count`` prompts with their answers, which are :func:`make_texts` of the seed; prompts are half as long."""
+    prompts = make_texts(count, seed + 1, median_words=_MEDIAN_WORDS / 2)
+    return list(zip(prompts, make_texts(count, seed), strict=True))
+
+
+def make_texts(count: int, seed: int, *, median_words: float = _MEDIAN_WORDS) -> list[str]:
     """``count`` texts of sentences; the same for the same seed."""
     chance = np.random.default_rng(seed)
     # Frequent words are frequent, as in a language: one over the rank.
     weights = 1.0 / np.arange(1, len(_WORDS) + 1)
-    lengths = np.exp(chance.normal(np.log(_MEDIAN_WORDS), _SPREAD, count)).round().clip(2, _MOST_WORDS)
+    lengths = np.exp(chance.normal(np.log(median_words), _SPREAD, count)).round().clip(2, _MOST_WORDS)
     return [_text(chance, int(length), weights / weights.sum()) for length in lengths]
 
 

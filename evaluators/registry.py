@@ -58,6 +58,7 @@ class EvaluatorSpec:
 # Named, not imported: naming an evaluator costs no torch, and a missing extra is reported where it is used.
 _BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "classifier": "evaluators.scorers.text_classification:build",
         "embedding": "evaluators.scorers.embedding:build",
         "error": "evaluators.scorers.error:build",
         "json_schema": "evaluators.scorers.json_schema:build",
@@ -93,10 +94,11 @@ def build(spec: EvaluatorSpec, models_dir: Path) -> Evaluator:
     except ServelensError:
         raise
     except ImportError as error:
+        extra = "mlflow" if (error.name or "").startswith("mlflow") else "evaluators"
         raise Missing(
             f"it needs the Python package {error.name}.",
             field=here,
-            fix="Install it: pip install 'servelens[evaluators]'",
+            fix=f"Install it: pip install 'servelens[{extra}]'",
         ) from error
     except OSError as error:
         raise Missing(

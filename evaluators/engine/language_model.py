@@ -30,6 +30,7 @@ from evaluators.engine.precision import PACKED_TOLERANCE, check_precision, dtype
 
 _LOGIT_BYTES: Final = {"cpu": 64 * 1024 * 1024, "cuda": 1024 * 1024 * 1024}
 _FALLBACK_LENGTH: Final = 1024
+_LEAST_BEGUN: Final = 8
 _TRIAL_LENGTHS: Final = (16, 3, 9)
 
 
@@ -75,6 +76,8 @@ class LanguageModel:
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
         self.packed = self._head_is_all and self._try_packed(trial)
         """Whether windows run without padding."""
+        # The kernel for packed rows on a GPU cannot do it, and time there goes elsewhere.
+        self.shares_beginnings = self.packed and device.type == "cpu" and self._try_beginning(trial)
 
     @torch.inference_mode()
     def negative_log_likelihoods(self, windows: Sequence[Window]) -> Tensor:
@@ -84,7 +87,7 @@ class LanguageModel:
             return torch.stack([self._by_all_logits(window) for window in windows])
         rows = [window.tokens for window in windows]
         if self.packed:
-            hidden, starts = self._packed_hidden(rows)
+            hidden, starts = self._packed_hidden(rows, self._begun(windows))
         else:
             hidden, starts = self._padded_hidden(rows)
         # Where the tokens that count lie, computed here and not on the device, which then need not be asked.
@@ -101,9 +104,29 @@ class LanguageModel:
         sums = torch.zeros(len(windows), dtype=torch.float64, device=self.device)
         return sums.index_add_(0, to_device(owners, self.device), losses.double())
 
-    def _packed_hidden(self, rows: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
-        """Hidden states, tokens × width, and where each row starts among them."""
-        packed = pack(rows, self.device)
+    def _begun(self, windows: Sequence[Window]) -> int:
+        """How many tokens all windows begin with alike and need to be computed once: a chat template's opening, for
+        the most part."""
+        if not self.shares_beginnings or len(windows) < 2:
+            return 0
+        shortest, most = (
+            min(windows, key=lambda window: window.counted),
+            max(window.tokens for window in windows),
+        )
+        least = min(window.tokens for window in windows)
+        alike = 0
+        # What the least and the greatest of lists begin with alike, all begin with; the token before the first that
+        # counts stays with its window.
+        for number, (one, other) in enumerate(zip(least, most, strict=False)):
+            if one != other or number >= shortest.counted - 1:
+                break
+            alike = number + 1
+        return alike if alike >= _LEAST_BEGUN else 0
+
+    def _packed_hidden(self, rows: Sequence[list[int]], begun: int = 0) -> tuple[Tensor, list[int]]:
+        """Hidden states, tokens × width, and where each row starts among them; of the first ``begun`` tokens, which
+        all rows have alike, there is one copy, and nobody may ask for it by the start of a row."""
+        packed = pack([row[begun:] for row in rows], self.device, beginning=rows[0][:begun])
         with texts_apart(packed):
             hidden = self._model.base_model(
                 input_ids=packed.tokens,
@@ -111,7 +134,8 @@ class LanguageModel:
                 attention_mask=self._no_mask,
                 use_cache=False,
             ).last_hidden_state
-        return hidden[0], packed.bounds[:-1]
+        starts = packed.bounds[1:-1] if begun else packed.bounds[:-1]
+        return hidden[0], [start - begun for start in starts]
 
     def _padded_hidden(self, rows: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
         """The same with padding on the right and no mask: under causal attention no position sees a later
@@ -188,3 +212,20 @@ class LanguageModel:
             return True
         use_packed_attention(self._model, on=False)
         return False
+
+    @torch.inference_mode()
+    def _try_beginning(self, trial: list[list[int]]) -> bool:
+        begun = min(map(len, trial)) - 1
+        if begun < 1:
+            return False
+
+        def rests(hidden: Tensor, starts: list[int]) -> Tensor:
+            return torch.cat(
+                [hidden[start + begun : start + len(row)] for start, row in zip(starts, trial, strict=True)]
+            )
+
+        return agrees(
+            lambda: rests(*self._packed_hidden(trial, begun)),
+            lambda: rests(*self._packed_hidden(trial)),
+            PACKED_TOLERANCE[self.precision],
+        )

@@ -35,13 +35,16 @@ _CURRENT: ContextVar[Packed | None] = ContextVar("servelens_packed", default=Non
 @dataclass(frozen=True, slots=True)
 class Packed:
     """``tokens`` and ``positions``: int64, 1 × all texts' tokens, on the device. Text ``i`` lies from
-    ``bounds[i]`` to ``bounds[i + 1]``; ``starts`` are the same bounds as int32 on the device."""
+    ``bounds[i]`` to ``bounds[i + 1]``; ``starts`` are the same bounds as int32 on the device. With ``begun``
+    tokens in it, the first text is what all others begin with: they lie here without it and see it before
+    themselves, under causal attention only."""
 
     tokens: Tensor
     positions: Tensor
     bounds: list[int]
     starts: Tensor
     longest: int
+    begun: int = 0
 
     @property
     def firsts(self) -> Tensor:
@@ -49,19 +52,31 @@ class Packed:
         return self.starts[:-1].long()
 
 
-def pack(texts: Sequence[Sequence[int]], device: torch.device, *, first_position: int = 0) -> Packed:
-    """One row of all ``texts``' token numbers; none of them may be empty."""
+def pack(
+    texts: Sequence[Sequence[int]],
+    device: torch.device,
+    *,
+    first_position: int = 0,
+    beginning: Sequence[int] = (),
+) -> Packed:
+    """One row of all ``texts``' token numbers; none of them may be empty. ``beginning`` is in front of each of
+    them and is in the row once."""
+    begun = len(beginning)
+    if begun:
+        texts = [beginning, *texts]
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     bounds = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum(lengths, out=bounds[1:])
     tokens = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
     positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths) + first_position
+    positions[begun:] += begun
     return Packed(
         tokens=to_device(tokens[None], device),
         positions=to_device(positions[None], device),
         bounds=bounds.tolist(),
         starts=to_device(bounds.astype(np.int32), device),
         longest=int(lengths.max()),
+        begun=begun,
     )
 
 
@@ -137,12 +152,22 @@ def attention_by_text(
     """One call of PyTorch's attention per text."""
     answer = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     grouped = query.shape[1] != key.shape[1]
+    begun = packed.begun
+    if begun and not causal:
+        raise NotImplementedError("a common beginning would have to see each of the texts")
     for start, end in zip(packed.bounds[:-1], packed.bounds[1:], strict=True):
+        keys, values, mask = key[:, :, start:end], value[:, :, start:end], None
+        if begun and start:
+            keys = torch.cat((key[:, :, :begun], keys), dim=2)
+            values = torch.cat((value[:, :, :begun], values), dim=2)
+            seen = torch.ones(end - start, begun + end - start, dtype=torch.bool, device=query.device)
+            mask = seen.tril(begun)
         own = scaled_dot_product_attention(
             query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            is_causal=causal,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=causal and mask is None,
             scale=scale,
             enable_gqa=grouped,
         )
@@ -162,6 +187,8 @@ def flash_attention(
 ) -> Tensor:
     """All texts in one call of ``kernel``, which has the signature of ``varlen_attn`` and, other than that one,
     may work on a CPU."""
+    if packed.begun:
+        raise NotImplementedError("the kernel for packed rows has no common beginning")
     answer: Tensor = kernel(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),

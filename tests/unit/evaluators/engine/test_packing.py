@@ -156,3 +156,31 @@ def test_the_tokens_of_a_row_are_those_of_its_texts() -> None:
         for start, end in zip(packed.bounds[:-1], packed.bounds[1:], strict=True)
     ]
     assert cut == texts
+
+
+def test_what_all_texts_begin_with_is_in_the_row_once() -> None:
+    packed = pack([[3, 4], [5]], CPU, beginning=[1, 2, 9])
+    assert packed.tokens.tolist() == [[1, 2, 9, 3, 4, 5]]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 4, 3]]
+    assert (packed.begun, packed.bounds) == (3, [0, 3, 5, 6])
+    with pytest.raises(NotImplementedError, match="each of the texts"):
+        attention_by_text(*torch.randn(3, 1, 2, 6, 4), packed, causal=False, scale=None)
+
+
+def test_a_common_beginning_changes_no_likelihood(tmp_path: Path) -> None:
+    model = LanguageModel(
+        str(tiny_models.language_model(tmp_path)), device=CPU, precision="float32", code="x"
+    )
+    chance = random.Random(7)
+    opening = [chance.randrange(18) for _ in range(12)]
+    windows = [
+        Window([*opening, *(chance.randrange(18) for _ in range(length))], 13 + length // 3)
+        for length in (2, 30, 7, 3, 19)
+    ]
+    assert model.shares_beginnings
+    assert model._begun(windows) == 12
+    alone = [float(model.negative_log_likelihoods([window])[0]) for window in windows]
+    assert model.negative_log_likelihoods(windows).tolist() == pytest.approx(alone, rel=1e-5)
+    # The token before the first that counts is each window's own; too few alike are not worth it.
+    assert model._begun([Window(opening, 9), Window(opening, 12)]) == 8
+    assert model._begun([Window(opening, 5), Window(opening, 12)]) == 0
