@@ -247,12 +247,9 @@ class Table:
                     return self._append_once(data, transactions or {}, after or {})
                 except CommitFailedError as error:
                     self._handle = None
-                    logger.warning(
-                        "commit lost a race: table=%s attempt=%d error=%s", self.uri, attempt, error
-                    )
+                    logger.warning("lost a race: table=%s attempt=%d error=%s", self.uri, attempt, error)
                 except BaseException:
-                    # How far the commit came is unknown: the next call must look at the storage, not at
-                    # memory.
+                    # How far the commit came is unknown: the next call must look at the storage, not at memory.
                     self._handle = None
                     raise
         raise Conflict(f"{_COMMIT_ATTEMPTS} commits in a row lost a race", field=self.uri)

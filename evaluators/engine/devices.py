@@ -45,14 +45,13 @@ def worker_devices(wanted: str | None) -> list[str]:
 
 
 def use_all_cores() -> int:
-    """Lets torch compute with as many threads as this process may use cores, and returns how many. A number
-    that the environment sets (``OMP_NUM_THREADS``) stands.
+    """Lets torch compute with no more threads than this process may use cores, and returns how many. A smaller number
+    that was set before (``OMP_NUM_THREADS``) stands.
 
     More threads than cores wait for one another at the end of every layer, which costs far more than a
     missing one; so a container's share counts, which torch by itself does not see.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cores(_CGROUP_LIMIT))
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores(_CGROUP_LIMIT)))
     return torch.get_num_threads()
 
 
