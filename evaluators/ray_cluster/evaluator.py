@@ -22,15 +22,15 @@ import polars as pl
 
 from collector.object_store import is_remote
 from collector.table import Table
-from evaluators.evaluator import Score, Target, Text
+from evaluators.evaluator import Score, Text
 from evaluators.ray_cluster.driver import JOIN, JOIN_S
 from evaluators.ray_cluster.placement import Actors, RayCluster
 from evaluators.ray_cluster.portion import Portion, TableAddress, slices
 from evaluators.registry import EvaluatorSpec
+from evaluators.workers.about import About, Elsewhere
 from evaluators.workers.isolated import START_TIMEOUT_S, TIMEOUT_S
 from evaluators.workers.process import end_process, start_process
 from evaluators.workers.wire import Channel, Closed, packed_text, unpacked_error, unpacked_score
-from evaluators.workers.worker import About
 from servelens.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _LEAVE_S: Final = 15.0
 _GRACE_S: Final = 90.0
 
 
-class RayEvaluator:
+class RayEvaluator(Elsewhere):
     """The evaluator of ``spec`` in ``actors`` of ``cluster``.
 
     The driver and the actors are started when they are first needed and kept; :meth:`close` ends them. ``devices``: one
@@ -66,7 +66,7 @@ class RayEvaluator:
         start_timeout_s: float = START_TIMEOUT_S,
         scores_as: str | None = None,
     ) -> None:
-        self._scores_as = scores_as
+        super().__init__(scores_as)
         self._spec = spec
         self._cluster = cluster
         self._actors = actors or cluster.actors
@@ -96,31 +96,6 @@ class RayEvaluator:
         """
         self._opened()
         return cast("About", self._about)
-
-    @property
-    def name(self) -> str:
-        """Of its scores: the evaluator's, or ``scores_as``."""
-        return self._scores_as or self.about.name
-
-    @property
-    def version(self) -> str:
-        """The evaluator's, the same on all nodes."""
-        return self.about.version
-
-    @property
-    def model(self) -> str:
-        """The evaluator's, the same on all nodes."""
-        return self.about.model
-
-    @property
-    def target(self) -> Target:
-        """The evaluator's."""
-        return self.about.target
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The evaluator's."""
-        return self.about.columns
 
     @property
     def device(self) -> str:

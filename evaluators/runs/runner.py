@@ -26,6 +26,7 @@ from typing import Final
 from collector.catalog import EndpointTables
 from collector.table import Changes
 from evaluators.evaluator import Evaluator, begin_run
+from evaluators.runs.batch_size import BatchSize
 from evaluators.runs.record_scorer import NO_TEXT, PAYLOAD_TOO_LARGE, RecordScorer, Totals, somebody_else
 from evaluators.runs.run_history import RunHistory, RunProgress, Trigger
 from evaluators.runs.sampler import Sampler
@@ -99,7 +100,7 @@ class EvaluationRunner:
         self._history = history
         self._clock = clock
         self._evaluation = evaluation
-        self._max_rows = max_rows
+        self._batch = BatchSize(max_rows)
         self._max_rows_per_run = max_rows_per_run
         self._sampling = sampling or Sampling()
         self._exclusive = exclusive
@@ -193,7 +194,7 @@ class EvaluationRunner:
         columns = self._scorer.columns
         while True:
             version = totals.version
-            changes = self._tables.payload.read_since(version, columns=columns, max_rows=self._max_rows)
+            changes = self._tables.payload.read_since(version, columns=columns, max_rows=self._batch.rows)
             if version is not None and (changes.version is None or changes.version < version):
                 raise self._out_of_step(version, f"it is at version {changes.version}")
             if changes.frame.is_empty():
@@ -208,7 +209,7 @@ class EvaluationRunner:
             Wanted(evaluator.name, evaluator.target),
             version=version,
             columns=self._scorer.columns,
-            max_rows=self._max_rows,
+            max_rows=self._batch.rows,
         )
         for records in found:
             if not before.frame.is_empty():
@@ -232,7 +233,9 @@ class EvaluationRunner:
                 self._sampling, self._tables.scores, self._evaluator.name, self._evaluator.target
             )
         records = self._sampler.chosen(changes.frame)
+        began = self._clock.monotonic()
         scores = self._scorer.score(records)
+        self._batch.learn(records.height, self._clock.monotonic() - began)
         if self._tables.scores.transaction_version(self.application_id) != totals.version:
             # Seen before anything is written; that it still holds is seen to by the commit.
             raise somebody_else(self._endpoint, self.application_id)

@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evaluators.evaluator import MODEL_ERROR, WORKER_DIED, Score, Target, Text, unscored
+from evaluators.evaluator import MODEL_ERROR, WORKER_DIED, Score, Text, unscored
 from evaluators.registry import EvaluatorSpec
-from evaluators.workers.worker import About, Worker, WorkerLostError
+from evaluators.workers.about import About, Elsewhere
+from evaluators.workers.worker import Worker, WorkerLostError
 from servelens.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class _Batch:
             self.raised += raised
 
 
-class IsolatedEvaluator:
+class IsolatedEvaluator(Elsewhere):
     """The evaluator of ``spec``, in one process, or one for each of ``devices``, over which a batch is shared out.
 
     The processes are started when they are first needed and kept; :meth:`close` ends them. ``timeout_s`` is how long
@@ -119,7 +120,7 @@ class IsolatedEvaluator:
         lost_in_a_row: int = LOST_IN_A_ROW,
         scores_as: str | None = None,
     ) -> None:
-        self._scores_as = scores_as
+        super().__init__(scores_as)
         self._lost_in_a_row = lost_in_a_row
         self._spec = spec
         self._timeout_s = timeout_s
@@ -142,31 +143,6 @@ class IsolatedEvaluator:
     def about(self) -> About:
         """What the evaluator says of itself. Starts the first process if need be, and raises what that raises."""
         return self._started(self._workers[0])
-
-    @property
-    def name(self) -> str:
-        """Of its scores: the evaluator's, or ``scores_as``."""
-        return self._scores_as or self.about.name
-
-    @property
-    def version(self) -> str:
-        """The evaluator's."""
-        return self.about.version
-
-    @property
-    def model(self) -> str:
-        """The evaluator's."""
-        return self.about.model
-
-    @property
-    def target(self) -> Target:
-        """The evaluator's."""
-        return self.about.target
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The evaluator's."""
-        return self.about.columns
 
     @property
     def device(self) -> str:

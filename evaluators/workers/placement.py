@@ -9,8 +9,8 @@ from evaluators.evaluator import Evaluator
 from evaluators.ray_cluster.evaluator import RayEvaluator
 from evaluators.ray_cluster.placement import RayCluster
 from evaluators.runs.evaluation import LOCAL, RAY, Evaluation
+from evaluators.workers.about import About
 from evaluators.workers.isolated import IsolatedEvaluator
-from evaluators.workers.worker import About
 from servelens.errors import Invalid
 
 

@@ -10,12 +10,13 @@ import logging
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
-from evaluators.evaluator import MODEL_ERROR, TIMED_OUT, WORKER_DIED, Score, Target, Text
+from evaluators.evaluator import MODEL_ERROR, TIMED_OUT, WORKER_DIED, Score, Text
 from evaluators.registry import EvaluatorSpec
+from evaluators.workers.about import About
 from evaluators.workers.process import end_process, start_process
 from evaluators.workers.wire import BEGIN_RUN, Channel, Closed, packed_text, unpacked_error, unpacked_score
 from servelens.errors import Unavailable
@@ -23,18 +24,6 @@ from servelens.errors import Unavailable
 logger = logging.getLogger(__name__)
 
 _TELL_S: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the evaluator says of itself once it is built."""
-
-    name: str
-    version: str
-    model: str
-    target: Target
-    device: str
-    columns: tuple[str, ...]
 
 
 class WorkerLostError(Exception):
