@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-_LONG = {"integration", "browser"}
+_LONG = {"integration", "browser", "ray_cluster"}
 
 
 def _skipped_in_ci(config: pytest.Config) -> int:
@@ -28,7 +28,7 @@ def _skipped_in_ci(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with whole systems in them begin first, so that at the end no process of the run waits for the other's."""
+    """Files with whole systems or clusters begin first, so that at the end no process of the run waits for the other."""
     items.sort(key=lambda item: not _LONG & set(item.path.parts))
 
 
