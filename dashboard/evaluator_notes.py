@@ -25,6 +25,10 @@ _NOTES: Final = {
         "Finds rude words well, implied hate hardly, English only: a low score does not clear an answer.",
         "number",
     ),
+    "classifier": EvaluatorNote(
+        "What its model was trained to tell apart, on texts like those it was trained with: elsewhere it guesses.",
+        "number",
+    ),
     "perplexity": EvaluatorNote(
         "How surprised a small language model is by the text: lower reads more fluent, not more correct.",
         "number",
