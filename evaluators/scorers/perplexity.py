@@ -89,7 +89,7 @@ class Perplexity:
         self._max_tokens = max_tokens
         # What the tokenizer puts in front of a text by itself, such as a beginning-of-sequence token.
         self._leading = own_marks(self._model.tokenizer).before
-        budget = batch_tokens if batch_tokens is not None else (1024 if chosen.type == "cpu" else 65_536)
+        budget = batch_tokens if batch_tokens is not None else (2048 if chosen.type == "cpu" else 65_536)
         self._batcher: Batcher[float | _Failure] = Batcher(
             budget=budget, max_items=4096, padded=not self._model.packed
         )
