@@ -99,7 +99,9 @@ class EvaluationSettings(Section):
         description="Its own name. Default: endpoint, evaluator (or `scores_as`) and target with `-` between.",
     )
     endpoint: str = Field(description="Name of the endpoint, of this file or made by API.")
-    evaluator: str = Field(description="`toxicity`, `perplexity`, or one that an installed package adds.")
+    evaluator: str = Field(
+        description="One of the [built-in ones](evaluators.md), or one that an installed package adds."
+    )
     scores_as: Name | None = Field(
         None,
         description="Name of its scores. Default: the evaluator's. With names of their own an endpoint can have several "
