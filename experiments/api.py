@@ -2,16 +2,16 @@
 
 Errors are :class:`~servelens.errors.ServelensError`; the application that includes the router turns them into
 RFC 9457 problem details. Who has changed something is the name of the API key (``request.state.requester``), or
-:data:`NOBODY` while there are none.
+:data:`~servelens.api_caller.NOBODY` while there are none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request
+from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ConfigDict
 
 from experiments.analysis.analyzer import Analyzer
@@ -19,9 +19,8 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import Lifecycle
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
+from servelens.api_caller import Caller, Revision
 from servelens.errors import Invalid
-
-NOBODY: Final = "console"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +54,6 @@ class ReasonBody(BaseModel):
     reason: str | None = None
 
 
-def requester(request: Request) -> str:
-    """Who asks."""
-    return getattr(request.state, "requester", None) or NOBODY
-
-
-def revision(if_match: Annotated[str | None, Header()] = None) -> int | None:
-    """The revision that the caller has read, from ``If-Match``."""
-    if if_match is None or if_match == "*":
-        return None
-    try:
-        return int(if_match.strip('"'))
-    except ValueError:
-        raise Invalid(
-            "is not a revision.", field="If-Match", fix="Use the experiment's 'revision'."
-        ) from None
-
-
-_Caller = Annotated[str, Depends(requester)]
-_Revision = Annotated[int | None, Depends(revision)]
 _Reason = Annotated[ReasonBody, Body(default_factory=ReasonBody)]
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -93,7 +73,7 @@ def router(
         return {"experiments": [_summary(store, standing) for standing in lifecycle.standings()]}
 
     @routes.post("", status_code=201)
-    def create(body: Annotated[dict[str, Any], Body()], by: _Caller) -> dict[str, Any]:
+    def create(body: Annotated[dict[str, Any], Body()], by: Caller) -> dict[str, Any]:
         """Start an experiment: a block as in the settings file. With ``start: false`` it is a draft."""
         definition = dict(body)
         start = definition.pop("start", True)
@@ -107,7 +87,7 @@ def router(
         return {**lifecycle.standing(name).to_dict(), "report": store.latest(name)}
 
     @routes.patch("/{name}")
-    def change(name: str, body: ChangeBody, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def change(name: str, body: ChangeBody, by: Caller, expected: Revision) -> dict[str, Any]:
         """Change the share, or begin a phase with other weights; what is left out stays."""
         if body.weights is not None:
             _refuse_weights(lifecycle.standing(name))
@@ -119,34 +99,34 @@ def router(
         return lifecycle.standing(name).to_dict()
 
     @routes.post("/{name}/start")
-    def start(name: str, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def start(name: str, by: Caller, expected: Revision) -> dict[str, Any]:
         """A draft begins to assign."""
         return lifecycle.start(name, by, expected).to_dict()
 
     @routes.post("/{name}/pause")
-    def pause(name: str, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def pause(name: str, by: Caller, expected: Revision) -> dict[str, Any]:
         """Hold the decisions of a rollout or a bandit. The traffic stays as it is."""
         return lifecycle.pause(name, by, expected).to_dict()
 
     @routes.post("/{name}/resume")
-    def resume(name: str, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def resume(name: str, by: Caller, expected: Revision) -> dict[str, Any]:
         """Go on after a pause."""
         return lifecycle.resume(name, by, expected).to_dict()
 
     @routes.post("/{name}/stop")
-    def stop(name: str, body: _Reason, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def stop(name: str, body: _Reason, by: Caller, expected: Revision) -> dict[str, Any]:
         """End it for good; all traffic follows the routes."""
         return lifecycle.stop(name, by, "stopped", body.reason, expected).to_dict()
 
     @routes.post("/{name}/promote")
-    def promote(name: str, body: _Reason, by: _Caller) -> dict[str, Any]:
+    def promote(name: str, body: _Reason, by: Caller) -> dict[str, Any]:
         """End it for its treatment, which gets the control's route."""
         lifecycle.standing(name)
         control.promote(name, by, _given(body.reason))
         return lifecycle.standing(name).to_dict()
 
     @routes.post("/{name}/abort")
-    def abort(name: str, body: _Reason, by: _Caller) -> dict[str, Any]:
+    def abort(name: str, body: _Reason, by: Caller) -> dict[str, Any]:
         """End it for its control."""
         lifecycle.standing(name)
         control.abort(name, by, _given(body.reason))

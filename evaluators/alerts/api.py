@@ -2,7 +2,7 @@
 
 Errors are :class:`~servelens.errors.ServelensError`; the application that includes the router turns them into
 RFC 9457 problem details. Changes need an administrator's key where there are keys; who made a silence is the name of
-that key (``request.state.requester``), or :data:`NOBODY` while there are none. Handlers block on the database, so they
+that key (``request.state.requester``), or ``console`` while there are none. Handlers block on the database, so they
 run in worker threads.
 """
 
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.rule import AlertRule
 from evaluators.alerts.silences import Silences
+from servelens.api_caller import Caller
 from servelens.clock import Clock
 from servelens.errors import Invalid
-
-NOBODY: Final = "console"
 
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 _Since = Annotated[AwareDatetime | None, Query(description="Leaves out incidents that ended before it.")]
@@ -40,14 +39,6 @@ class SilenceBody(BaseModel):
     ends_at: AwareDatetime | None = None
     minutes: float | None = Field(None, gt=0, le=527_040, allow_inf_nan=False)
     reason: str
-
-
-def requester(request: Request) -> str:
-    """Who asks."""
-    return getattr(request.state, "requester", None) or NOBODY
-
-
-_Caller = Annotated[str, Depends(requester)]
 
 
 def router(
@@ -84,7 +75,7 @@ def router(
         return {"silences": [each.to_dict() for each in silences.list(with_ended=ended, limit=limit)]}
 
     @routes.post("/silences", status_code=201)
-    def silence(body: SilenceBody, by: _Caller) -> dict[str, Any]:
+    def silence(body: SilenceBody, by: Caller) -> dict[str, Any]:
         """Tell nobody of what matches, for some time."""
         made = silences.add(
             rule=body.rule,
@@ -98,7 +89,7 @@ def router(
         return made.to_dict()
 
     @routes.delete("/silences/{number}")
-    def unsilence(number: _SilenceId, by: _Caller) -> dict[str, Any]:
+    def unsilence(number: _SilenceId, by: Caller) -> dict[str, Any]:
         """End a silence now; what still fires is told of at the next delivery."""
         return silences.end(number, by).to_dict()
 

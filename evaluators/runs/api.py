@@ -9,37 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from evaluators.runs.evaluation import Evaluation
 from evaluators.runs.evaluation_store import EvaluationStore, StoredEvaluation
 from evaluators.runs.run_history import RunHistory
 from evaluators.runs.secret_options import restored
+from servelens.api_caller import Caller, Revision
 from servelens.errors import Invalid
 
-NOBODY: Final = "console"
 _FIXED: Final = ("name", "endpoint", "evaluator")
 
 
-def requester(request: Request) -> str:
-    """Who asks: the name of the API key, or :data:`NOBODY` while there are none."""
-    return getattr(request.state, "requester", None) or NOBODY
-
-
-def revision(if_match: Annotated[str | None, Header()] = None) -> int | None:
-    """The revision that the caller has read, from ``If-Match``."""
-    if if_match is None or if_match == "*":
-        return None
-    try:
-        return int(if_match.strip('"'))
-    except ValueError:
-        raise Invalid(
-            "is not a revision.", field="If-Match", fix="Use the evaluation's 'revision'."
-        ) from None
-
-
-_Caller = Annotated[str, Depends(requester)]
-_Revision = Annotated[int | None, Depends(revision)]
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -61,7 +42,7 @@ def router(
         return {"evaluations": [shown(stored) for stored in store.all()]}
 
     @routes.post("", status_code=201)
-    def create(body: Annotated[dict[str, Any], Body()], by: _Caller) -> dict[str, Any]:
+    def create(body: Annotated[dict[str, Any], Body()], by: Caller) -> dict[str, Any]:
         """Make an evaluation: a block as in the settings file."""
         return shown(store.create(parse(body), by=by))
 
@@ -80,7 +61,7 @@ def router(
 
     @routes.patch("/{name}")
     def change(
-        name: str, body: Annotated[dict[str, Any], Body()], by: _Caller, expected: _Revision
+        name: str, body: Annotated[dict[str, Any], Body()], by: Caller, expected: Revision
     ) -> dict[str, Any]:
         """Change some keys of its block; null means the default. What it is of (name, endpoint, evaluator) stays."""
         current = store.get(name)
@@ -101,23 +82,23 @@ def router(
         return shown(store.replace(parse(merged), by=by, expected_revision=expected or current.revision))
 
     @routes.delete("/{name}", status_code=204)
-    def delete(name: str, expected: _Revision) -> Response:
+    def delete(name: str, expected: Revision) -> Response:
         """Remove it. Its scores and runs stay."""
         store.delete(name, expected)
         return Response(status_code=204)
 
     @routes.post("/{name}/pause")
-    def pause(name: str, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def pause(name: str, by: Caller, expected: Revision) -> dict[str, Any]:
         """Start no runs by schedule any more."""
         return shown(store.pause(name, paused=True, by=by, expected_revision=expected))
 
     @routes.post("/{name}/resume")
-    def resume(name: str, by: _Caller, expected: _Revision) -> dict[str, Any]:
+    def resume(name: str, by: Caller, expected: Revision) -> dict[str, Any]:
         """Go on after a pause; what has come meanwhile is scored too."""
         return shown(store.pause(name, paused=False, by=by, expected_revision=expected))
 
     @routes.post("/{name}/run", status_code=202)
-    def run(name: str, by: _Caller) -> dict[str, Any]:
+    def run(name: str, by: Caller) -> dict[str, Any]:
         """Ask the scheduler for a run now, also while it is paused."""
         return shown(store.request_run(name, by=by))
 
