@@ -25,7 +25,7 @@ from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
-from relabel import api as relabel_api
+from relabel.api import router as relabel_api
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")

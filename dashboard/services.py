@@ -16,7 +16,7 @@ from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
-from relabel.queue import CaseQueue
+from relabel.queue.case_queue import CaseQueue
 from servelens.clock import Clock
 from servelens.database import Database
 

@@ -1,4 +1,4 @@
-"""What a case and its label are, apart from where they are stored.
+"""What a case is, apart from where it is stored.
 
 A case keeps a snapshot of all that an annotator needs, so that it outlives the retention of its record.
 """
@@ -12,44 +12,77 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from relabel.label import MAX_COMMENT_LENGTH, GivenLabel, check_text
 from servelens.errors import Invalid
 
 MAX_ANNOTATOR_LENGTH = 200
-MAX_CORRECTED_ANSWER_LENGTH = 1_000_000
-MAX_COMMENT_LENGTH = 10_000
-MAX_TAGS = 50
-MAX_TAG_LENGTH = 100
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class CaseState(StrEnum):
-    """Where a case stands. ``claimed`` ends with a label, a skip, a release or the end of the lease."""
+    """Where a case stands.
+
+    A case wants so many labels, each from another person: it has as many *places*. It is ``open`` while a place is free,
+    and ``claimed`` while all are taken and not all have been answered; a claim ends with a label, a skip, a release or the
+    end of its lease, and a skip uses the place up. Then it is ``labeled``, or ``skipped`` when all skipped, or ``disputed``
+    when the labels disagree; ``adjudicating`` while somebody decides. A ``gold`` case has a known answer, is given to every
+    annotator once, and never ends.
+    """
 
     OPEN = "open"
     CLAIMED = "claimed"
+    DISPUTED = "disputed"
+    ADJUDICATING = "adjudicating"
     LABELED = "labeled"
     SKIPPED = "skipped"
+    GOLD = "gold"
 
 
-class Rating(StrEnum):
-    """Whether the recorded answer is fit to be learnt from."""
+class ReasonKind(StrEnum):
+    """The kinds of rules that make a record a case; ``manual`` is a person, ``random`` the control sample."""
 
-    GOOD = "good"
-    BAD = "bad"
+    SCORE = "score"
+    SCORE_LABEL = "score_label"
+    UNSCORED = "unscored"
+    LOW_CONFIDENCE = "low_confidence"
+    SHADOW_DISAGREEMENT = "shadow_disagreement"
+    EVALUATOR_DISAGREEMENT = "evaluator_disagreement"
+    FEEDBACK = "feedback"
+    DRIFT = "drift"
+    RANDOM = "random"
+    MANUAL = "manual"
 
 
-@dataclass(frozen=True, slots=True)
+class Resolution(StrEnum):
+    """How the labels of a case came to be its one label."""
+
+    SINGLE = "single"
+    UNANIMOUS = "unanimous"
+    MAJORITY = "majority"
+    ADJUDICATED = "adjudicated"
+    IMPORTED = "imported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a record became a case: ``evaluator`` scored its ``target`` ``above`` or ``below`` a threshold."""
+    """Why a record became a case: the rule of that name, which a case has at most once, and what it saw.
 
-    evaluator: str
-    target: str
-    score: float
-    direction: str
-    threshold: float
+    Of a score: ``evaluator`` scored its ``target`` ``above`` or ``below`` (``direction``) the ``threshold``, or gave it the
+    ``label``. ``detail`` is a sentence for people where these do not say it.
+    """
+
+    rule: str
+    kind: ReasonKind
     priority: int
+    evaluator: str | None = None
+    evaluator_version: str | None = None
+    target: str | None = None
+    score: float | None = None
+    direction: str | None = None
+    threshold: float | None = None
+    label: str | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,62 +95,53 @@ class RecordedScore:
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """An annotator's judgement. ``corrected_answer`` is what the model should have answered.
-
-    Text is kept as given, except that tags are stripped and repeated ones dropped, and a blank comment is no
-    comment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """Another answer to the same request. ``source`` is ``shadow``, ``regenerated`` or ``uploaded``; ``id`` is what a
+    preference names it by; ``message`` is an OpenAI assistant message and ``text`` what it says.
     """
 
-    rating: Rating
-    corrected_answer: str | None = None
-    tags: tuple[str, ...] = ()
-    comment: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raise :class:`~servelens.errors.Invalid`, naming the field, when the label cannot be kept."""
-        object.__setattr__(self, "rating", checked_rating(self.rating))
-        if self.corrected_answer is not None:
-            _check_text(self.corrected_answer, "corrected_answer", MAX_CORRECTED_ANSWER_LENGTH)
-            if not self.corrected_answer.strip():
-                raise Invalid(
-                    "it is blank", field="corrected_answer", fix="Leave it out when there is no correction."
-                )
-        object.__setattr__(self, "tags", _checked_tags(self.tags))
-        if self.comment is not None:
-            _check_text(self.comment, "comment", MAX_COMMENT_LENGTH)
-            if not self.comment.strip():
-                object.__setattr__(self, "comment", None)
-
-
-@dataclass(frozen=True, slots=True)
-class GivenLabel:
-    """A label with who gave it and when."""
-
-    annotator: str
-    label: Label
-    created_at: datetime
+    id: str
+    source: str
+    message: Mapping[str, Any]
+    text: str
+    served_entity: str | None = None
+    model: str | None = None
+    databricks_request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change of a case's state; ``actor`` is an annotator, or the part of the system that did it."""
+    """Something that happened to a case; ``actor`` is an annotator, or the part of the system that did it. ``event`` is a
+    word: ``selected``, ``claimed``, ``labeled``, ``skipped``, ``released``, ``expired``, ``renewed``, ``reassigned``,
+    ``adjudicated``, ``reopened``, ``gold``, ``imported``; ``None`` in rows of earlier releases.
+    """
 
     at: datetime
     from_state: CaseState | None
     to_state: CaseState
     actor: str
     detail: str | None
+    event: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Comment:
+    """A remark on a case that everybody sees."""
+
+    author: str
+    text: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseSummary:
     """A case as lists show it.
 
-    ``annotator`` holds the case while it is claimed, and finished it once it is labeled or skipped.
-    ``occurrences`` counts the flagged records with this same conversation and answer. ``version`` grows
-    whenever the case passes into or out of somebody's hands.
+    ``annotator`` took it last: of a case that wants one label, who holds it while it is claimed, and who finished it once
+    it is labeled or skipped. ``lease_expires_at`` is when the first of its claims ends. ``occurrences`` counts the flagged
+    records with this same conversation and answer, or one that is nearly the same. ``version`` grows whenever the case
+    passes into or out of somebody's hands; to an annotator who holds it, it is that of their claim.
     """
 
     id: int
@@ -138,14 +162,18 @@ class CaseSummary:
     prompt_preview: str | None
     response_preview: str | None
     reasons: tuple[Reason, ...]
+    wanted: int = 1
+    labeled: int = 0
+    resolution: Resolution | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case(CaseSummary):
     """A case with all that an annotator needs.
 
     ``messages`` is the conversation as OpenAI chat messages; when ``answered``, the last one is the recorded
-    answer. ``tools`` are the tools the model was offered, as in an OpenAI request.
+    answer. ``tools`` are the tools the model was offered, as in an OpenAI request. ``labels`` are those that may be seen:
+    of an unfinished case none but the reader's own, so that annotators are blind to each other.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -156,6 +184,9 @@ class Case(CaseSummary):
     scores: tuple[RecordedScore, ...]
     labels: tuple[GivenLabel, ...]
     skip_reason: str | None
+    alternatives: tuple[Alternative, ...] = ()
+    comments: tuple[Comment, ...] = ()
+    schema_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +195,6 @@ class Page:
 
     cases: tuple[CaseSummary, ...]
     next_cursor: str | None
-
-
-def checked_rating(rating: str) -> Rating:
-    """The rating of that name. Raises :class:`~servelens.errors.Invalid` when there is none."""
-    try:
-        return Rating(rating)
-    except ValueError as error:
-        raise Invalid(f"{rating!r} is not a rating", field="rating", fix="Use 'good' or 'bad'.") from error
 
 
 def checked_annotator(name: str) -> str:
@@ -188,30 +211,7 @@ def checked_annotator(name: str) -> str:
 
 def checked_reason(reason: str) -> str:
     """A reason for skipping. Raises :class:`~servelens.errors.Invalid` when it is blank or too long."""
-    _check_text(reason, "reason", MAX_COMMENT_LENGTH)
+    check_text(reason, "reason", MAX_COMMENT_LENGTH)
     if not reason.strip():
         raise Invalid("it is blank", field="reason", fix="Say in a word why the case is skipped.")
     return reason.strip()
-
-
-def _checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
-    checked = []
-    for index, tag in enumerate(tags):
-        _check_text(tag, f"tags[{index}]", MAX_TAG_LENGTH)
-        if not tag.strip():
-            raise Invalid("it is blank", field=f"tags[{index}]", fix="Leave blank tags out.")
-        checked.append(tag.strip())
-    if len(checked) > MAX_TAGS:
-        raise Invalid(f"there are {len(checked)} tags", field="tags", fix=f"Give at most {MAX_TAGS}.")
-    return tuple(dict.fromkeys(checked))
-
-
-def _check_text(text: str, field: str, limit: int) -> None:
-    if len(text) > limit:
-        raise Invalid(f"it has {len(text)} characters", field=field, fix=f"Give at most {limit}.")
-    if _UNSTORABLE.search(text):
-        raise Invalid(
-            "it contains a NUL or half a surrogate pair, which is not text",
-            field=field,
-            fix="Remove the character.",
-        )

@@ -12,7 +12,18 @@ from typing import Final
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from relabel.models import CaseRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
+from relabel.models import (
+    CaseRow,
+    ClaimRow,
+    CommentRow,
+    DecisionRow,
+    HistoryRow,
+    ImportRow,
+    LabelRow,
+    OccurrenceRow,
+    ReasonRow,
+    VectorRow,
+)
 from servelens.database import Database
 
 _RECORDS_PER_TRANSACTION: Final = 500
@@ -55,8 +66,11 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
         )
         if case.databricks_request_id in request_ids:
             case.databricks_request_id, case.request_time = other.databricks_request_id, other.request_time
+    theirs = select(LabelRow.id).where(LabelRow.case_id.in_(left))
+    session.execute(delete(ImportRow).where(ImportRow.label_id.in_(theirs)))
+    session.execute(delete(DecisionRow).where(DecisionRow.case_id.in_(left)))
     labels = session.scalars(delete(LabelRow).where(LabelRow.case_id.in_(left)).returning(LabelRow.id)).all()
-    for row in (ReasonRow, HistoryRow):
+    for row in (ReasonRow, HistoryRow, ClaimRow, CommentRow, VectorRow):
         session.execute(delete(row).where(row.case_id.in_(left)))
     session.execute(delete(CaseRow).where(CaseRow.id.in_(left)))
     return len(left), len(labels)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from relabel.case import Rating
+from relabel.label import Rating
 from relabel.models import CaseRow, LabelRow, ReasonRow
 from servelens.database import Database
 
@@ -22,7 +22,7 @@ class HumanLabel:
     """One label of one record; ``evaluators`` are those whose scores made it a case."""
 
     databricks_request_id: str
-    rating: Rating
+    rating: Rating | None
     tags: tuple[str, ...]
     evaluators: frozenset[str]
 
@@ -47,8 +47,11 @@ def human_labels(database: Database, endpoint: str) -> Iterator[HumanLabel]:
             reasons: dict[int, set[str]] = {}
             cases = {row.case_id for row in rows}
             for case_id, evaluator in session.execute(
-                select(ReasonRow.case_id, ReasonRow.evaluator).where(ReasonRow.case_id.in_(cases))
+                select(ReasonRow.case_id, ReasonRow.evaluator).where(
+                    ReasonRow.case_id.in_(cases), ReasonRow.evaluator.is_not(None)
+                )
             ):
+                assert evaluator is not None, "the query leaves these out"
                 reasons.setdefault(case_id, set()).add(evaluator)
         if not rows:
             return

@@ -32,7 +32,7 @@ from sqlalchemy.types import TypeDecorator
 
 from servelens.errors import Conflict, Invalid, ServelensError, Unavailable
 
-SCHEMA_VERSION = "0006"  # the newest in servelens/migrations/versions
+SCHEMA_VERSION = "0007"  # the newest in servelens/migrations/versions
 _BUSY_TIMEOUT_S = 10.0
 _READ_ONLY = "servelens_read_only"
 _MIGRATION_LOCK = 7_345_110_925  # any number that nobody else uses for an advisory lock

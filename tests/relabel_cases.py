@@ -10,12 +10,26 @@ from typing import Any
 import polars as pl
 
 from collector.catalog import Catalog, EndpointTables, TableName
-from relabel.case import Reason
-from relabel.case_writer import Flagged, store_flagged
+from relabel.case import Reason, ReasonKind
 from relabel.conversation import Conversation
+from relabel.selection.case_writer import Flagged, store_flagged
 from servelens.database import Database
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def score_reason(evaluator: str, score: float, priority: int = 0, *, target: str = "response") -> Reason:
+    """A score over 0.5."""
+    return Reason(
+        rule=f"{evaluator} {target} above",
+        kind=ReasonKind.SCORE,
+        priority=priority,
+        evaluator=evaluator,
+        target=target,
+        score=score,
+        direction="above",
+        threshold=0.5,
+    )
 
 
 def flagged(
@@ -43,7 +57,7 @@ def flagged(
         prompt_text=f"question {number}",
         response_text=f"answer {number}",
         conversation=Conversation(messages, answered, tools),
-        reasons=(Reason(evaluator, "response", 0.9, "above", 0.5, priority),),
+        reasons=(score_reason(evaluator, 0.9, priority),),
         scores=(),
     )
 

@@ -26,9 +26,10 @@ from dashboard.elements import (
     problem_slot,
 )
 from dashboard.pages import relabel_views
-from relabel.case import CaseState, Label, Rating
-from relabel.export import OpenAIChatExport
-from relabel.queue import CaseQueue
+from relabel.case import CaseState
+from relabel.export.openai_chat_export import OpenAIChatExport
+from relabel.label import Label, Rating
+from relabel.queue.case_queue import CaseQueue
 from servelens.errors import Invalid
 
 _TICK_MS = 10_000

@@ -14,8 +14,8 @@ import polars as pl
 
 from collector.catalog import EndpointTables
 from evaluators.agreement.report import Agreement, Direction, agreement
-from relabel.case import Rating
 from relabel.human_labels import human_labels
+from relabel.label import Rating
 from servelens.database import Database
 from servelens.errors import Invalid, Missing, Unavailable
 from servelens.settings import Settings

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from relabel.selection import Rule
+from relabel.selection.rule import Rule
 from servelens.errors import InvalidSettings
 from servelens.settings import Settings
 

@@ -17,7 +17,7 @@ from evaluators.runs.run_history import RunHistory
 from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
-from relabel.queue import CaseQueue
+from relabel.queue.case_queue import CaseQueue
 from servelens.assembly.alert_rules import build_rules
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store

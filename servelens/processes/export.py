@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from relabel.export import export_openai_chat
+from relabel.export.openai_chat_export import export_openai_chat
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.clock import SystemClock

@@ -20,7 +20,7 @@ from experiments.bandit_controller import BanditController
 from experiments.decision_log import DecisionLog
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
-from relabel.selection import Selector
+from relabel.selection.selector import Selector
 from servelens.assembly.alerts import alert_jobs
 from servelens.assembly.database import build_database
 from servelens.assembly.drift import drift_jobs

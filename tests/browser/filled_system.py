@@ -31,8 +31,8 @@ from experiments.guardrail import Guardrail
 from experiments.lifecycle import Lifecycle
 from experiments.ramp import Ramp, Step
 from experiments.store import ExperimentStore
-from relabel.queue import CaseQueue
-from relabel.selection import Rule, Selector
+from relabel.queue.case_queue import CaseQueue
+from relabel.selection.selector import Rule, Selector
 from servelens.clock import Clock
 from servelens.database import Database
 from tests.browser import filled_quality

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from relabel.case import Label, Rating
-from relabel.export import ExportSummary, OpenAIChatExport, export_openai_chat, write_openai_chat
+from relabel.export.openai_chat_export import (
+    ExportSummary,
+    OpenAIChatExport,
+    export_openai_chat,
+    write_openai_chat,
+)
+from relabel.label import Label, Rating
 from relabel.models import LabelRow
-from relabel.queue import CaseQueue
+from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Unavailable

@@ -7,10 +7,10 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from collector.forgotten import ForgottenRecords
-from relabel.case import Label, Rating
 from relabel.forget import forget_records
+from relabel.label import Label, Rating
 from relabel.models import CaseRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
-from relabel.queue import CaseQueue
+from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.relabel_cases import START, add_cases, flagged

@@ -13,10 +13,12 @@ from sqlalchemy import select, text
 from collector.catalog import EndpointTables
 from collector.maintenance_compaction import Compactor
 from collector.maintenance_history import purge
-from relabel.case import CaseState, Label, Rating, RecordedScore
-from relabel.models import OccurrenceRow, SelectionRow
-from relabel.queue import CaseQueue
-from relabel.selection import Rule, Selector
+from relabel.case import CaseState, RecordedScore
+from relabel.label import Label, Rating
+from relabel.models import CursorRow, OccurrenceRow
+from relabel.queue.case_queue import CaseQueue
+from relabel.selection.rule import Rule
+from relabel.selection.selector import Selector
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid, ServelensError, Unavailable
@@ -144,7 +146,7 @@ def test_each_score_is_looked_at_once(tables: EndpointTables, database: Database
     assert _selector(tables, database).run() == 1
     assert _numbers(queue) == [1, 2]
     with database.session() as session:
-        assert session.get_one(SelectionRow, "chat").scores_version == tables.scores.version()
+        assert session.get_one(CursorRow, ("chat", "scores")).version == tables.scores.version()
 
 
 def test_several_reasons_make_one_case_of_the_highest_priority(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from relabel.api import router
-from relabel.queue import CaseQueue
+from relabel.api.router import router
+from relabel.case import CaseState
+from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import ServelensError
 from tests.openai_chat_rules import read_chat_file
-from tests.relabel_cases import START, add_cases, flagged
+from tests.relabel_cases import START, add_cases, flagged, score_reason
 
 
 @pytest.fixture
@@ -58,16 +59,7 @@ async def test_a_case_is_claimed_labeled_and_exported(client: httpx.AsyncClient,
     assert case["annotator"] == "ann"
     assert case["messages"][-1] == {"role": "assistant", "content": "answer 1"}
     assert case["request_time"] == "2026-03-01T12:00:01Z"
-    assert case["reasons"] == [
-        {
-            "evaluator": "toxicity",
-            "target": "response",
-            "score": 0.9,
-            "direction": "above",
-            "threshold": 0.5,
-            "priority": 0,
-        }
-    ]
+    assert case["reasons"] == [asdict(score_reason("toxicity", 0.9))]
     label = {"rating": "bad", "corrected_answer": "better 😀", "tags": ["rude"], "comment": "!", "version": 2}
     labeled = await _post(client, f"/cases/{case['id']}/label", **label)
     assert labeled.status_code == 200
@@ -76,6 +68,8 @@ async def test_a_case_is_claimed_labeled_and_exported(client: httpx.AsyncClient,
         "corrected_answer": "better 😀",
         "tags": ["rude"],
         "comment": "!",
+        "preferred": None,
+        "values": {},
     }
     exported = await client.get("/export")
     assert exported.headers["content-type"] == "application/jsonl"
@@ -116,8 +110,8 @@ async def test_cases_are_listed_and_counted(client: httpx.AsyncClient, database:
     assert [case["id"] for case in since["cases"]] == [4, 5]
     assert (await client.get("/cases/3")).json()["databricks_request_id"] == "request-000002"
     assert (await client.get("/counts")).json() == {
-        "total": {"open": 4, "claimed": 1, "labeled": 0, "skipped": 0},
-        "endpoints": {"chat": {"open": 4, "claimed": 1, "labeled": 0, "skipped": 0}},
+        "total": dict.fromkeys(CaseState, 0) | {"open": 4, "claimed": 1},
+        "endpoints": {"chat": dict.fromkeys(CaseState, 0) | {"open": 4, "claimed": 1}},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relabel.case import Label, Rating
+from relabel.label import Label, Rating
 from servelens.errors import Invalid
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relabel.case import Rating
-from relabel.chat_format import LeftOut, chat_example
+from relabel.export.formats.openai_chat import LeftOut, chat_example
+from relabel.label import Rating
 from tests.openai_chat_rules import read_chat_file
 
 USER = {"role": "user", "content": "why?"}

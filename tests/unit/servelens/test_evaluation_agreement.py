@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from evaluators.runs.schedule import Schedule
-from relabel.case import Label, Rating
 from relabel.human_labels import human_labels
-from relabel.queue import CaseQueue
+from relabel.label import Label, Rating
+from relabel.queue.case_queue import CaseQueue
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.ground_truth import ground_truth_jobs

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from relabel.selection import Rule
+from relabel.selection.selector import Rule
 from servelens.assembly.selection import selection_rules
 from servelens.errors import InvalidSettings
 from servelens.settings import Settings

@@ -15,9 +15,10 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from relabel.case import Case, CaseState, HistoryEntry, Label, Page, checked_rating
-from relabel.export import ExportSummary, OpenAIChatExport
-from relabel.queue import CaseQueue
+from relabel.case import Case, CaseState, HistoryEntry, Page
+from relabel.export.openai_chat_export import ExportSummary, OpenAIChatExport
+from relabel.label import Label, checked_rating
+from relabel.queue.case_queue import CaseQueue
 from servelens.database import Database
 
 _CaseId = Annotated[int, Path(ge=1, le=2**63 - 1)]

@@ -93,10 +93,10 @@ def _add_cases(
 
 def _add_to_known(session: Session, records: Sequence[tuple[int, Flagged]], now: datetime) -> None:
     """Add the reasons that cases did not have, and what follows from them: a higher priority, newer scores."""
-    reasons = select(ReasonRow.case_id, ReasonRow.evaluator, ReasonRow.target, ReasonRow.direction).where(
+    reasons = select(ReasonRow.case_id, ReasonRow.rule).where(
         ReasonRow.case_id.in_({case_id for case_id, _ in records})
     )
-    there = {(row.case_id, row.evaluator, row.target, row.direction) for row in session.execute(reasons)}
+    there = {(row.case_id, row.rule) for row in session.execute(reasons)}
     for case_id, (priority, scores) in sorted(_add_reasons(session, records, there, now).items()):
         higher = case_when((CaseRow.priority < priority, priority), else_=CaseRow.priority)
         _change(session, case_id, {"priority": higher, "scores": [asdict(score) for score in scores]})
@@ -105,14 +105,14 @@ def _add_to_known(session: Session, records: Sequence[tuple[int, Flagged]], now:
 def _add_reasons(
     session: Session,
     records: Sequence[tuple[int, Flagged]],
-    there: set[tuple[int, str, str, str]],
+    there: set[tuple[int, str]],
     now: datetime,
 ) -> dict[int, tuple[int, Sequence[RecordedScore]]]:
     """Add the reasons that are not ``there``; for each case that got one, the highest priority and the scores."""
     changed: dict[int, tuple[int, Sequence[RecordedScore]]] = {}
     for case_id, record in records:
         for reason in record.reasons:
-            key = (case_id, reason.evaluator, reason.target, reason.direction)
+            key = (case_id, reason.rule)
             if key in there:
                 continue
             there.add(key)

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import func, select
 
-from relabel.case import Rating
-from relabel.chat_format import LeftOut, chat_example
+from relabel.export.formats.openai_chat import LeftOut, chat_example
+from relabel.label import Rating
 from relabel.models import CaseRow, LabelRow
 from servelens.database import Database
 from servelens.errors import Unavailable

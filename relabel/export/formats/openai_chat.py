@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from relabel.case import Rating
+from relabel.label import Rating
 
 
 class LeftOut(StrEnum):

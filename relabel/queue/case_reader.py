@@ -16,13 +16,12 @@ from relabel.case import (
     Case,
     CaseState,
     CaseSummary,
-    GivenLabel,
     HistoryEntry,
-    Label,
     Page,
     Reason,
     RecordedScore,
 )
+from relabel.label import GivenLabel, Label
 from relabel.models import CaseRow, HistoryRow, LabelRow, ReasonRow
 from servelens.errors import Invalid
 
@@ -65,7 +64,9 @@ def read_case(session: Session, row: CaseRow) -> Case:
 def read_history(session: Session, case_id: int) -> tuple[HistoryEntry, ...]:
     """The changes of a case's state, the oldest first."""
     rows = session.scalars(select(HistoryRow).where(HistoryRow.case_id == case_id).order_by(HistoryRow.id))
-    return tuple(HistoryEntry(row.at, row.from_state, row.to_state, row.actor, row.detail) for row in rows)
+    return tuple(
+        HistoryEntry(row.at, row.from_state, row.to_state, row.actor, row.detail, row.event) for row in rows
+    )
 
 
 def count_cases(session: Session, endpoint: str | None) -> Mapping[str, Mapping[CaseState, int]]:
@@ -178,7 +179,19 @@ def _reasons(session: Session, case_ids: Sequence[int]) -> dict[int, tuple[Reaso
     )
     for row in rows:
         found[row.case_id].append(
-            Reason(row.evaluator, row.target, row.score, row.direction, row.threshold, row.priority)
+            Reason(
+                rule=row.rule,
+                kind=row.kind,
+                priority=row.priority,
+                evaluator=row.evaluator,
+                evaluator_version=row.evaluator_version,
+                target=row.target,
+                score=row.score,
+                direction=row.direction,
+                threshold=row.threshold,
+                label=row.label,
+                detail=row.detail,
+            )
         )
     return {case_id: tuple(reasons) for case_id, reasons in found.items()}
 
@@ -188,8 +201,19 @@ def _labels(session: Session, case_id: int) -> tuple[GivenLabel, ...]:
     return tuple(
         GivenLabel(
             row.annotator,
-            Label(row.rating, row.corrected_answer, tuple(row.tags), row.comment),
+            read_label(row),
             row.created_at,
+            row.schema_version,
+            row.is_adjudication,
+            row.duration_s,
+            row.source,
         )
         for row in rows
+    )
+
+
+def read_label(row: LabelRow) -> Label:
+    """The label of a row."""
+    return Label(
+        row.rating, row.corrected_answer, tuple(row.tags), row.comment, row.preferred, row.values or {}
     )

@@ -15,9 +15,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, load_only
 
-from relabel.case import Case, CaseState, HistoryEntry, Label, Page, checked_annotator, checked_reason
-from relabel.case_reader import case_filters, count_cases, read_case, read_history, read_page
-from relabel.models import CaseRow, HistoryRow, LabelRow
+from relabel.case import Case, CaseState, HistoryEntry, Page, Resolution, checked_annotator, checked_reason
+from relabel.label import Label
+from relabel.models import CaseRow, DecisionRow, HistoryRow, LabelRow
+from relabel.queue.case_reader import (
+    case_filters,
+    count_cases,
+    read_case,
+    read_history,
+    read_label,
+    read_page,
+)
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid, Missing
@@ -89,17 +97,30 @@ class CaseQueue:
             if not _is_labeled_so(session, row, annotator, label):
                 _check_holder(row, annotator)
                 _check_version(row, version)
+                given = LabelRow(
+                    case_id=row.id,
+                    annotator=annotator,
+                    rating=label.rating,
+                    corrected_answer=label.corrected_answer,
+                    tags=list(label.tags),
+                    comment=label.comment,
+                    preferred=label.preferred,
+                    values=dict(label.values) or None,
+                    created_at=now,
+                )
+                session.add(given)
+                session.flush()
                 session.add(
-                    LabelRow(
+                    DecisionRow(
                         case_id=row.id,
-                        annotator=annotator,
-                        rating=label.rating,
-                        corrected_answer=label.corrected_answer,
-                        tags=list(label.tags),
-                        comment=label.comment,
+                        label_id=given.id,
+                        resolution=Resolution.SINGLE,
+                        labels=1,
+                        agreement=1.0,
                         created_at=now,
                     )
                 )
+                row.labeled, row.resolution = 1, Resolution.SINGLE
                 _finish(session, row, CaseState.LABELED, annotator, now)
                 session.flush()
             return read_case(session, row)
@@ -118,6 +139,7 @@ class CaseQueue:
                 _check_holder(row, annotator)
                 _check_version(row, version)
                 row.skip_reason = reason
+                session.add(DecisionRow(case_id=row.id, labels=0, created_at=now))
                 _finish(session, row, CaseState.SKIPPED, annotator, now, reason)
                 session.flush()
             return read_case(session, row)
@@ -264,9 +286,7 @@ def _is_labeled_so(session: Session, row: CaseRow, annotator: str, label: Label)
     given = session.scalar(
         select(LabelRow).where(LabelRow.case_id == row.id, LabelRow.annotator == annotator)
     )
-    return given is not None and label == Label(
-        given.rating, given.corrected_answer, tuple(given.tags), given.comment
-    )
+    return given is not None and label == read_label(given)
 
 
 def _finish(

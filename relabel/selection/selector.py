@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import polars as pl
 from sqlalchemy import select
@@ -20,13 +18,14 @@ from sqlalchemy.orm import Session
 
 from collector.catalog import EndpointTables
 from collector.table import Changes
-from relabel.case import Reason, RecordedScore
-from relabel.case_writer import Flagged, store_flagged
+from relabel.case import Reason, ReasonKind, RecordedScore
 from relabel.conversation import read_conversation, storable
-from relabel.models import SelectionRow
+from relabel.models import CursorRow
+from relabel.selection.case_writer import Flagged, store_flagged
+from relabel.selection.rule import Rule
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Conflict, Invalid, Missing, Unavailable
+from servelens.errors import Conflict, Missing, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -42,45 +41,10 @@ _PAYLOAD_COLUMNS = (
     "variant",
     "model",
 )
+_SOURCE = "scores"
 _SCORES_PER_READ = 50_000
 _RECORDS_PER_TRANSACTION = 500
 _MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A score of ``evaluator`` on ``target`` over ``above`` (or under ``below``) makes a case."""
-
-    evaluator: str
-    target: Literal["request", "response"] = "response"
-    above: float | None = None
-    below: float | None = None
-    priority: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise :class:`~servelens.errors.Invalid` unless there is one threshold, and it is a number."""
-        if (self.above is None) == (self.below is None):
-            raise Invalid(
-                "a rule has one threshold", field="above", fix="Give either 'above' or 'below', not both."
-            )
-        if self.target not in ("request", "response"):
-            raise Invalid(
-                f"{self.target!r} is not scored", field="target", fix="Use 'request' or 'response'."
-            )
-        if math.isnan(self.threshold):
-            raise Invalid("NaN is no threshold", field=self.direction, fix="Give a number.")
-
-    @property
-    def direction(self) -> Literal["above", "below"]:
-        """Which side of the threshold makes a case."""
-        return "below" if self.above is None else "above"
-
-    @property
-    def threshold(self) -> float:
-        """The threshold, whichever side it is of."""
-        threshold = self.below if self.above is None else self.above
-        assert threshold is not None, "checked when the rule was made"
-        return threshold
 
 
 class Selector:
@@ -131,8 +95,8 @@ class Selector:
 
     def _version(self) -> int | None:
         with self._database.session(read_only=True) as session:
-            row = session.get(SelectionRow, self._endpoint)
-            return None if row is None else row.scores_version
+            row = session.get(CursorRow, (self._endpoint, _SOURCE))
+            return None if row is None else row.version
 
     def _store(self, past: pl.DataFrame, version: int | None, reached: int) -> int:
         new_cases = 0
@@ -146,7 +110,7 @@ class Selector:
                 row = self._locked_selection(session, version)
                 new_cases += store_flagged(session, self._endpoint, flagged, now)
                 if number == len(chunks):
-                    row.scores_version = reached
+                    row.version = reached
                 row.updated_at = now
         if past.height:
             logger.info(
@@ -158,18 +122,22 @@ class Selector:
             )
         return new_cases
 
-    def _locked_selection(self, session: Session, version: int | None) -> SelectionRow:
+    def _locked_selection(self, session: Session, version: int | None) -> CursorRow:
         row = session.scalar(
-            select(SelectionRow).where(SelectionRow.endpoint == self._endpoint).with_for_update()
+            select(CursorRow)
+            .where(CursorRow.endpoint == self._endpoint, CursorRow.source == _SOURCE)
+            .with_for_update()
         )
         if row is None:
-            row = SelectionRow(endpoint=self._endpoint, scores_version=None, updated_at=self._clock.now())
+            row = CursorRow(
+                endpoint=self._endpoint, source=_SOURCE, version=None, updated_at=self._clock.now()
+            )
             session.add(row)
             session.flush()
-        if row.scores_version != version:
+        if row.version != version:
             raise Conflict(
                 f"another selector has taken endpoint {self._endpoint!r} from scores version {version} "
-                f"to {row.scores_version}",
+                f"to {row.version}",
                 fix="Run the selection again.",
             )
         return row
@@ -245,7 +213,14 @@ def _reasons(past: pl.DataFrame, rules: Sequence[Rule]) -> Mapping[str, Sequence
     for row in past.iter_rows(named=True):
         rule = rules[row["rule"]]
         reason = Reason(
-            rule.evaluator, rule.target, row["score"], rule.direction, rule.threshold, rule.priority
+            rule=f"{rule.evaluator} {rule.target} {rule.direction}"[:255],
+            kind=ReasonKind.SCORE,
+            priority=rule.priority,
+            evaluator=rule.evaluator,
+            target=rule.target,
+            score=row["score"],
+            direction=rule.direction,
+            threshold=rule.threshold,
         )
         of_record = found.setdefault(row["databricks_request_id"], {})
         key = (rule.evaluator, rule.target, rule.direction)

@@ -1,0 +1,1 @@
+"""How far annotators agree: one measure a file, and the report."""

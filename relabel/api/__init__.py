@@ -1,0 +1,1 @@
+"""The HTTP API under ``/api/relabel``: one router a file."""

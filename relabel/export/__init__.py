@@ -1,0 +1,1 @@
+"""Labeled cases as fine-tuning data."""

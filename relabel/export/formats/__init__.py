@@ -1,0 +1,1 @@
+"""What a line of each export format is: one format a file."""

@@ -1,0 +1,1 @@
+"""Cases and labels to and from other labeling tools: one tool a file."""

@@ -1,0 +1,10 @@
+"""``servelens relabel …``: label schemas, agreement, exports, other labeling tools."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def relabel() -> None:
+    """Relabeling: what annotators are asked, how far they agree, and the labels as training data."""
