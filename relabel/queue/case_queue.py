@@ -9,6 +9,7 @@ not queue behind each other), and a claim and a label are unique for a case and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -288,7 +289,10 @@ class CaseQueue:
             if row is None:
                 raise no_case(case_id)
             claim = None if reader is None else claim_of(session, case_id, reader)
-            return read_case(session, row, reader, claim)
+            case = read_case(session, row, reader, claim)
+        if claim is not None:
+            return case
+        return replace(case, schema_version=self._schemas.current(case.endpoint).version)
 
     def history(self, case_id: int) -> tuple[HistoryEntry, ...]:
         """All that happened to the case, the oldest first."""
@@ -351,9 +355,9 @@ class CaseQueue:
         def work(
             session: Session, row: CaseRow, claim: ClaimRow | None, name: str, schemas: SchemasOfCall
         ) -> None:
-            if claim is not None and claim.state is ClaimState.LABELED:
-                if read(row, claim, schemas) == read_label_of(session, claim):
-                    return
+            has_labeled = claim is not None and claim.state is ClaimState.LABELED
+            if claim is not None and has_labeled and _says_so(session, claim, read(row, claim, schemas)):
+                return
             held = answering.check_held(row, claim, name, version)
             answering.give_label(session, schemas, row, held, read(row, held, schemas), now)
 
@@ -375,6 +379,10 @@ class CaseQueue:
             return read_case(session, row, name, claim_of(session, case_id, name))
 
         return self._schemas.run(self._database, locked)
+
+
+def _says_so(session: Session, claim: ClaimRow, label: Label) -> bool:
+    return read_label_of(session, claim) == label
 
 
 def _named(name: str, field: str) -> str:

@@ -108,7 +108,7 @@ def _ids(session: Session, annotator: str, endpoint: str | None) -> list[int]:
     return list(session.scalars(beyond))
 
 
-def _in_order(endpoint: str | None, started: ColumnElement[bool]) -> Select[Any]:
+def _in_order(endpoint: str | None, started: ColumnElement[bool]) -> Select[int, int]:
     waiting = select(CaseRow.id, CaseRow.priority).where(
         CaseRow.state == CaseState.OPEN, CaseRow.started == started
     )
@@ -117,7 +117,7 @@ def _in_order(endpoint: str | None, started: ColumnElement[bool]) -> Select[Any]
     return waiting.order_by(CaseRow.priority.desc(), CaseRow.id)
 
 
-def _touched(case_id: ColumnElement[int], annotator: str) -> ColumnElement[bool]:
+def _touched(case_id: Any, annotator: str) -> ColumnElement[bool]:
     """Whether the annotator has the case or has had it; who only let a lease run out has not."""
     return exists().where(
         ClaimRow.case_id == case_id, ClaimRow.annotator == annotator, ClaimRow.state != ClaimState.EXPIRED

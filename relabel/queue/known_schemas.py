@@ -99,7 +99,9 @@ class SchemasOfCall:
         return found
 
 
-class _SchemaNeeded(Exception):  # noqa: N818 - it is no error, and nobody but this file sees it
+class _SchemaNeeded(Exception):
+    """Not an error: nobody but this file sees it."""
+
     def __init__(self, endpoint: str, version: int | None) -> None:
         self.endpoint = endpoint
         self.version = version
