@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, load_only
 
 from relabel.case import Case, CaseState, HistoryEntry, Page, checked_annotator, checked_reason
@@ -253,11 +254,15 @@ class CaseQueue:
         Raises :class:`~servelens.errors.Conflict` for one that is open or claimed.
         """
         actor, reason = checked_annotator(actor), checked_reason(reason)
-        with self._database.session() as session:
+        now = self._clock.now()
+
+        def work(session: Session, _: SchemasOfCall) -> Case:
             row = locked_case(session, case_id)
-            handing.reopen(session, row, actor, reason, self._clock.now())
+            handing.reopen(session, row, actor, reason, now)
             session.flush()
             return read_case(session, row)
+
+        return self._schemas.run(self._database, work)
 
     def set_gold(self, case_id: int, values: Mapping[str, Any] | None, *, actor: str) -> Case:
         """Make the case gold, with the known answer ``values`` by the field's name, or (``None``) one like any other.
@@ -374,9 +379,11 @@ class CaseQueue:
 
         def locked(session: Session, schemas: SchemasOfCall) -> Case:
             row = locked_case(session, case_id)
-            work(session, row, claim_of(session, case_id, name), name, schemas)
+            claim = claim_of(session, case_id, name)
+            work(session, row, claim, name, schemas)
             session.flush()
-            return read_case(session, row, name, claim_of(session, case_id, name))
+            is_gone = claim is None or inspect(claim).was_deleted
+            return read_case(session, row, name, None if is_gone else claim)
 
         return self._schemas.run(self._database, locked)
 
