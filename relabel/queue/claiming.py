@@ -14,9 +14,10 @@ from parts costs more than SQLite needs to run it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, select, text
+from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from relabel.case import CaseState
@@ -77,7 +78,7 @@ WHERE relabel_claims.annotator = :annotator AND relabel_claims.state = 'held' AN
 ORDER BY relabel_claims.id LIMIT 1""")
     for of_one in (False, True)
 }
-_FIRST_OF: Final = (
+_LOCK: Final = (
     select(CaseRow)
     .where(
         CaseRow.id.in_(bindparam("ids", expanding=True)),
@@ -85,10 +86,8 @@ _FIRST_OF: Final = (
     )
     .order_by(CaseRow.priority.desc(), CaseRow.id)
     .limit(1)
+    .with_for_update(skip_locked=True)
 )
-_LOCK: Final[dict[bool, Select[CaseRow]]] = {
-    wait: _FIRST_OF.with_for_update(skip_locked=not wait) for wait in (False, True)
-}
 
 
 def own_claim(
@@ -105,20 +104,30 @@ def own_claim(
     return None if row is None or claim is None or claim.state is not ClaimState.HELD else (row, claim)
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """There are cases for the annotator, but others are at all of them at this moment. Of ``case_id``, the first, a place
+    may be left when they let go.
+    """
+
+    case_id: int
+
+
 def next_case(
     session: Session, annotator: str, endpoint: str | None
-) -> tuple[CaseRow, ClaimRow | None] | None:
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     """The next case for the annotator, locked, with their claim of it that ran out."""
-    found = _lock_first(session, _ids(session, annotator, endpoint), annotator, wait=False)
-    if found is None:
-        # All that were found are in others' hands at this moment; of some a place may be left when they let go.
-        found = _lock_first(session, _ids(session, annotator, endpoint), annotator, wait=True)
-    return found
+    return _lock_first(session, _ids(session, annotator, endpoint), annotator)
+
+
+def wait_for(session: Session, busy: Busy) -> None:
+    """Wait until nobody is at the case. The transaction must hold no other: two might wait for each other."""
+    session.execute(select(CaseRow.id).where(CaseRow.id == busy.case_id).with_for_update())
 
 
 def next_dispute(
     session: Session, schemas: SchemasOfCall, annotator: str, endpoint: str | None
-) -> tuple[CaseRow, ClaimRow | None] | None:
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     """The next disputed case that the annotator may decide, locked, with their claim of it that ran out."""
     disputed = CaseRow.state == CaseState.DISPUTED
     if endpoint is not None:
@@ -139,7 +148,7 @@ def next_dispute(
         .order_by(CaseRow.priority.desc(), CaseRow.id)
         .limit(_CANDIDATES)
     ).all()
-    return _lock_first(session, ids, annotator, wait=False, state=CaseState.DISPUTED)
+    return _lock_first(session, ids, annotator, CaseState.DISPUTED)
 
 
 def may_adjudicate(schema: LabelSchema, annotator: str) -> bool:
@@ -156,17 +165,12 @@ def _ids(session: Session, annotator: str, endpoint: str | None) -> Sequence[int
 
 
 def _lock_first(
-    session: Session,
-    ids: Sequence[int],
-    annotator: str,
-    *,
-    wait: bool,
-    state: CaseState = CaseState.OPEN,
-) -> tuple[CaseRow, ClaimRow | None] | None:
+    session: Session, ids: Sequence[int], annotator: str, state: CaseState = CaseState.OPEN
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     while ids:
-        row = session.scalar(_LOCK[wait], {"ids": ids, "state": state})
+        row = session.scalar(_LOCK, {"ids": ids, "state": state})
         if row is None:
-            return None
+            return Busy(ids[0])
         claim = claim_of(session, row.id, annotator) if row.started else None
         if claim is None or claim.state is ClaimState.EXPIRED:
             return row, claim
