@@ -22,8 +22,9 @@ from fastapi.responses import JSONResponse
 from relabel.alternatives import Alternatives
 from relabel.api.schemas import router
 from relabel.case import RecordedScore
+from relabel.label_schema import FieldType
 from relabel.regeneration import AT_ONCE, Regeneration
-from relabel.schema_definition import definition_of, parse_schema
+from relabel.schema_definition import parse_schema
 from relabel.schema_store import SchemaStore
 from servelens.clock import ManualClock
 from servelens.database import Database
@@ -319,10 +320,13 @@ async def test_only_so_many_are_generated_at_once(database: Database, tmp_path: 
     assert {answer.status_code for answer in (*answers, after)} == {502}
 
 
-def test_the_definition_of_the_docs_is_a_schema() -> None:
+def test_the_examples_of_the_page_are_schemas() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "label-schemas.md"
-    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)]
-    fields = [field for block in blocks if isinstance(block, list) for field in block]
-    assert {field["type"] for field in fields} >= {"rating", "spans", "preference"}
-    schema = parse_schema({"fields": fields})
-    assert definition_of(parse_schema(definition_of(schema))) == definition_of(schema)
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+    settings, fields, suggesting = blocks
+    [block] = settings["relabel"]["schemas"]
+    assert block.pop("endpoint") == "assistant"
+    assert parse_schema(block).annotators == 3
+    assert {field["type"] for field in fields} == set(FieldType)
+    parse_schema({"fields": fields})
+    assert parse_schema(suggesting).show_suggestions
