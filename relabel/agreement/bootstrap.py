@@ -1,21 +1,21 @@
 """Intervals by resampling cases (Efron 1979), for measures without a simple variance.
 
 Cases are drawn with replacement, each with all of its labels: people who label the same case are not independent, so labels
-are never drawn one by one. The interval is ``value ± t · s``, s being the standard deviation over the resamples and t the
-quantile of Student's distribution with (cases − 1) degrees of freedom: for 20 or 30 cases it covers more often than the
-percentiles do, which are too narrow there (see ``tests/unit/relabel/agreement/test_coverage.py``).
+are never drawn one by one. The margin is t · s, s being the standard deviation over the resamples and t the quantile of
+Student's distribution with (cases − 1) degrees of freedom, and the interval is that of
+:func:`relabel.agreement.measure.transformed`: for 20 or 30 cases it covers more often than the percentiles do
+(see ``tests/unit/relabel/agreement/test_coverage.py``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from scipy.stats import t as student
 
-from relabel.agreement.measure import CONFIDENCE, Interval
+from relabel.agreement.measure import CONFIDENCE, Interval, transformed
 from relabel.agreement.ratings import Floats, Integers
 
 RESAMPLES: Final = 1_000
@@ -31,11 +31,11 @@ def resampled_interval(
     *,
     width: int = 1,
     low: float = -1.0,
-    high: float = 1.0,
     resamples: int = RESAMPLES,
     seed: int = _SEED,
 ) -> Interval | None:
-    """The interval of ``value``, which ``statistic`` gives for ``units`` (cases of each pattern).
+    """The interval of ``value``, which ``statistic`` gives for ``units`` (cases of each pattern) and which lies between ``low``
+    and 1.
 
     ``statistic`` maps weights (resamples × patterns) to one value a resample, NaN where it has none; ``width`` is the number
     of columns that it needs for each. ``None`` with fewer than two cases, or where more than 5 % of the resamples have no
@@ -55,9 +55,7 @@ def resampled_interval(
     if len(known) < (1 - _MOST_UNDEFINED) * resamples:
         return None
     margin = float(student.ppf((1 + CONFIDENCE) / 2, cases - 1) * known.std(ddof=1))
-    if not math.isfinite(margin):
-        return None
-    return Interval(max(low, value - margin), min(high, value + margin))
+    return transformed(value, margin, low=low)
 
 
 def _drawn(rng: np.random.Generator, units: Integers, cases: int, count: int) -> Floats:

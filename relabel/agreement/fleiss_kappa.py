@@ -2,10 +2,10 @@
 
 κ = (P̄ − P_e) / (1 − P_e): P̄ is :mod:`relabel.agreement.raw`, P_e = Σ_c π_c², π_c the share of c among the answers (Fleiss
 1971, "Measuring nominal scale agreement among many raters"). Cases may have different numbers of answers, from two on:
-every case then counts the same, in P̄ and in π_c, which is the mean over cases of c's share in the case (Gwet 2014, "Handbook
-of inter-rater reliability", 4th ed., ch. 2.6); with equal numbers that is Fleiss' own. Interval: Gwet's variance, which
-linearises κ over the cases, with Student's quantile for (cases − 1); it holds also where people do agree, which Fleiss' 1971
-variance, made to test for none, does not.
+every case then counts the same, in P̄ and in π_c, which is the mean over cases of c's share in the case (Gwet 2014,
+"Handbook of inter-rater reliability", 4th ed., ch. 2.6); with equal numbers that is Fleiss' own. Interval: Gwet's variance,
+which linearises κ over the cases, with Student's quantile for (cases − 1), through Fisher's z. It holds also where people do
+agree, which Fleiss' 1971 variance, made to test for no agreement, does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.stats import t as student
 
-from relabel.agreement.measure import CONFIDENCE, Interval, Measure, undetermined
+from relabel.agreement.measure import CONFIDENCE, Measure, transformed, undetermined
 from relabel.agreement.ratings import Ratings
 
 _NO_ERROR = 1e-9
@@ -46,6 +46,7 @@ def fleiss_kappa(ratings: Ratings) -> Measure:
     influence = influence / (1 - by_chance)
     variance = float(ratings.units @ (influence - value) ** 2) / (cases * (cases - 1))
     margin = float(student.ppf((1 + CONFIDENCE) / 2, cases - 1)) * math.sqrt(variance)
-    if margin < _NO_ERROR:
-        return Measure(value, None, cases, "the labels vary too little to say how sure this is")
-    return Measure(value, Interval(max(-1.0, value - margin), min(1.0, value + margin)), cases)
+    interval = transformed(value, margin)
+    return Measure(
+        value, interval, cases, None if interval else "the labels vary too little to say how sure this is"
+    )

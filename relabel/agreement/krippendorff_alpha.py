@@ -1,11 +1,11 @@
 """Krippendorff's alpha: any number of people, missing labels, and scales that are more than names.
 
-α = 1 − D_o / D_e with D_o = (1/n) Σ_u Σ_c,k n_uc n_uk δ²(c, k) / (m_u − 1) and D_e = Σ_c,k n_c n_k δ²(c, k) / (n (n − 1)), over the
-cases u with m_u ≥ 2 answers (Krippendorff 2011, "Computing Krippendorff's alpha-reliability"). δ² is 1 for different names;
-(c − k)² on an interval scale; on an ordinal one (Σ_g=c..k n_g − (n_c + n_k)/2)², which is the squared distance of the
+α = 1 − D_o / D_e with D_o = (1/n) Σ_u Σ_c,k n_uc n_uk δ²(c, k) / (m_u − 1) and D_e = Σ_c,k n_c n_k δ²(c, k) / (n (n − 1)), over
+the cases u with m_u ≥ 2 answers (Krippendorff 2011, "Computing Krippendorff's alpha-reliability"). δ² is 1 for different
+names; (c − k)² on an interval scale; on an ordinal one (Σ_g=c..k n_g − (n_c + n_k)/2)², which is the squared distance of the
 categories' mean ranks, so that both come down to sums and sums of squares. Interval: cases are resampled
-(:mod:`relabel.agreement.bootstrap`), not the pairs of labels that Krippendorff's own algorithm draws (2006), since pairs of one
-case are not independent and that gives intervals which are too narrow (Zapf et al. 2016).
+(:mod:`relabel.agreement.bootstrap`), not the pairs of labels that Krippendorff's own algorithm draws (2006), since pairs of
+one case are not independent and that gives intervals which are too narrow (Zapf et al. 2016).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from relabel.agreement.ratings import Floats, Ratings
 Level: TypeAlias = Literal["nominal", "ordinal", "interval"]
 
 
-def krippendorff_alpha(
-    ratings: Ratings, level: Level = "nominal", *, resamples: int = RESAMPLES
-) -> Measure:
+def krippendorff_alpha(ratings: Ratings, level: Level = "nominal", *, resamples: int = RESAMPLES) -> Measure:
     """Alpha; ``ordinal`` takes the order of the categories, ``interval`` their values as numbers. ``resamples`` 0: without an
     interval.
 
@@ -74,18 +72,14 @@ def _nominal(weights: Floats, ratings: Ratings, within: Floats) -> Floats:
 def _ranked(weights: Floats, ratings: Ratings, numbers: Floats | None) -> Floats:
     totals = np.asarray(weights @ ratings.counts)
     labels = totals.sum(axis=1)
-    if numbers is None:
-        places = np.cumsum(totals, axis=1) - totals / 2
-    else:
-        places = np.broadcast_to(numbers, totals.shape)
+    ranks = np.cumsum(totals, axis=1) - totals / 2
+    places = ranks if numbers is None else np.broadcast_to(numbers, totals.shape)
     # Around the middle, so that little is lost where large numbers are subtracted.
     places = places - np.sum(totals * places, axis=1, keepdims=True) / labels[:, None]
     sums = np.asarray(ratings.counts @ places.T)
     squares = np.asarray(ratings.counts @ (places**2).T)
     within = 2 * (ratings.sizes[:, None] * squares - sums**2) / (ratings.sizes[:, None] - 1)
-    expected = 2 * (
-        labels * np.sum(totals * places**2, axis=1) - np.sum(totals * places, axis=1) ** 2
-    )
+    expected = 2 * (labels * np.sum(totals * places**2, axis=1) - np.sum(totals * places, axis=1) ** 2)
     return alpha_of(np.sum(weights * within.T, axis=1), expected, labels)
 
 

@@ -2,7 +2,9 @@
 
 Invariant: what the labels do not determine is ``None`` with a reason, never a number.
 
-Interval of a share: Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001).
+Interval of a share: Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001). Interval of a coefficient: Fisher's z,
+that is ``tanh(atanh(value) ± margin / (1 − value²))``, which never leaves the coefficient's range and is wider on the side where
+there is more room; for the few dozen cases that people label it covers more often than ``value ± margin``.
 """
 
 from __future__ import annotations
@@ -49,3 +51,17 @@ def wilson(share: float, count: float) -> Interval:
     spread = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     scale = 1 + Z * Z / count
     return Interval(max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+
+
+def transformed(value: float, margin: float, *, low: float = -1.0) -> Interval | None:
+    """The interval of a coefficient between ``low`` and 1 whose own scale would give ``value ± margin``; ``None`` where the
+    margin is no number, or the value is at an end, where the margin says nothing.
+    """
+    half = (1 - low) / 2
+    place, spread = (value - low) / half - 1, margin / half
+    if not math.isfinite(spread) or spread <= 0 or not -1 < place < 1:
+        return None
+    centre, reach = math.atanh(place), spread / (1 - place * place)
+    return Interval(
+        low + half * (math.tanh(centre - reach) + 1), low + half * (math.tanh(centre + reach) + 1)
+    )

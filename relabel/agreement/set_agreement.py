@@ -68,7 +68,5 @@ def distances(sets: list[frozenset[str]], kind: Distance) -> Floats:
     if kind == "jaccard":
         return 1 - jaccard
     smaller, larger = np.minimum.outer(size, size), np.maximum.outer(size, size)
-    kinship = np.select(
-        [common == larger, common == 0, common == smaller], [1.0, 0.0, 2 / 3], default=1 / 3
-    )
+    kinship = np.select([common == larger, common == 0, common == smaller], [1.0, 0.0, 2 / 3], default=1 / 3)
     return 1 - jaccard * kinship

@@ -80,7 +80,9 @@ def _overlapping(one: list[Span], other: list[Span]) -> int:
     whatever else that one overlaps, a partner that ends later overlaps as well.
     """
     waiting: tuple[list[Span], list[Span]] = ([], [])
-    order = sorted([*((span, 0) for span in one), *((span, 1) for span in other)], key=lambda each: each[0][1])
+    order = sorted(
+        [*((span, 0) for span in one), *((span, 1) for span in other)], key=lambda each: each[0][1]
+    )
     waiting[0].extend(sorted(one, key=lambda span: span[1]))
     waiting[1].extend(sorted(other, key=lambda span: span[1]))
     found = 0

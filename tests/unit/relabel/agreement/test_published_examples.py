@@ -153,7 +153,9 @@ def test_fleiss_with_other_numbers_of_labels_a_case() -> None:
 def test_weights_are_for_order_only() -> None:
     near = [[10, 5, 0], [5, 10, 5], [0, 5, 10]]
     far = [[10, 0, 5], [0, 20, 0], [5, 0, 10]]
-    plain, linear, quadratic = (cohen_kappa(near, weights=kind).value for kind in (None, "linear", "quadratic"))
+    plain, linear, quadratic = (
+        cohen_kappa(near, weights=kind).value for kind in (None, "linear", "quadratic")
+    )
     assert plain is not None
     assert linear is not None
     assert quadratic is not None
