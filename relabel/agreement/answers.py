@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Text, cast, func, or_, select
 
+from relabel.agreement.schema_at import schema_at
 from relabel.case import CaseState
 from relabel.label import Rating
-from relabel.label_schema import Field, FieldType, LabelSchema, Schemas, default_schema
+from relabel.label_schema import Field, FieldType, LabelSchema, Schemas
 from relabel.models import CaseRow, ClaimRow, ClaimState, DecisionRow, LabelRow
 from servelens.database import Database
-from servelens.errors import Missing
 
 ROWS_AT_ONCE: Final = 20_000
 _MOST_KEPT: Final = 100_000
@@ -228,7 +228,7 @@ class _Readers:
         read = self._kept.get(key)
         if read is None:
             if version not in self._readers:
-                self._readers[version] = _reader(schema_of(self._schemas, self._endpoint, version))
+                self._readers[version] = _reader(schema_at(self._schemas, self._endpoint, version))
             reader = self._readers[version]
             if reader is None:
                 return None
@@ -274,18 +274,6 @@ def _new_column(table: LabelTable, asked: Asked, reader: _Reader) -> Column:
     column = Column(asked, each.decides, list(start), {answer: at for at, answer in enumerate(start)})
     table.columns[asked] = column
     return column
-
-
-def schema_of(schemas: Schemas | None, endpoint: str, version: int) -> LabelSchema | None:
-    """The schema of that version; ``None`` when there is none."""
-    if version == 0:
-        return default_schema()
-    if schemas is None:
-        return None
-    try:
-        return schemas.version(endpoint, version)
-    except Missing:
-        return None
 
 
 def _start(asked: Field) -> tuple[Hashable, ...]:

@@ -99,7 +99,10 @@ def people_agreement(
     min_cases: int = MIN_CASES,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> PeopleAgreement:
-    """The report of ``endpoint``, as of now, read so many rows at a time. Raises :class:`~servelens.errors.Unavailable` when the database fails."""
+    """The report of ``endpoint``, as of now, read so many rows at a time.
+
+    Raises :class:`~servelens.errors.Unavailable` when the database fails.
+    """
     table = read_labels(database, endpoint, schemas, rows_at_once=rows_at_once)
     fields, pairs, left_out = [], [], 0
     for column in table.columns.values():
@@ -179,7 +182,7 @@ def _enough(measure: Measure, min_cases: int) -> Measure:
 def _spans(cases: Integers, codes: Integers, categories: list[Hashable]) -> list[list[tuple[Span, ...]]]:
     order = np.argsort(cases, kind="stable")
     _, starts = np.unique(cases[order], return_index=True)
-    return [[categories[code] for code in each] for each in np.split(codes[order], starts[1:])]  # type: ignore[misc]
+    return [[categories[code] for code in each] for each in np.split(codes[order], starts[1:])]
 
 
 def _shares(codes: Integers, categories: list[Hashable], level: Level) -> dict[str, float]:

@@ -7,6 +7,7 @@ agreement on set-valued items"): 1 − J · M with J = |A ∩ B| / |A ∪ B| and
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -39,7 +40,7 @@ def set_alpha(ratings: Ratings, distance: Distance = "masi", *, resamples: int =
             cases, f"there are {len(used):,} different answers, more than the {MOST_SETS:,} that are compared"
         )
     counts = ratings.counts[:, used]
-    between = distances([frozenset(ratings.categories[place]) for place in used], distance)  # type: ignore[arg-type]
+    between = distances([_as_set(ratings.categories[place]) for place in used], distance)
     within = np.asarray(counts.multiply(counts @ between).sum(axis=1)) / (ratings.sizes - 1)
 
     def statistic(weights: Floats) -> Floats:
@@ -66,7 +67,12 @@ def distances(sets: list[frozenset[str]], kind: Distance) -> Floats:
     union = size[:, None] + size[None, :] - common
     jaccard = np.divide(common, union, out=np.ones_like(common), where=union > 0)
     if kind == "jaccard":
-        return 1 - jaccard
+        return np.asarray(1 - jaccard)
     smaller, larger = np.minimum.outer(size, size), np.maximum.outer(size, size)
     kinship = np.select([common == larger, common == 0, common == smaller], [1.0, 0.0, 2 / 3], default=1 / 3)
-    return 1 - jaccard * kinship
+    return np.asarray(1 - jaccard * kinship)
+
+
+def _as_set(category: Hashable) -> frozenset[str]:
+    assert isinstance(category, frozenset), "the categories of sets are frozen sets"
+    return category
