@@ -1,7 +1,8 @@
 """What counts as people's yes when an evaluator is measured: one answer to one field of the label schema.
 
-Written ``FIELD=VALUE`` (``rating=bad``, whatever the rating is called and however long its scale; ``topic=billing``, ``tags=toxic``; of a field of spans a kind that was marked), and of
-scales also ``FIELD<=VALUE`` and ``FIELD>=VALUE``. A label that does not answer the field says neither yes nor no.
+Written ``FIELD=VALUE``: ``topic=billing``, ``tags=toxic``; of a field of spans a kind that was marked; ``rating=bad``, whatever
+the rating is called and however long its scale. Of scales also ``FIELD<=VALUE`` and ``FIELD>=VALUE``. A label that does not
+answer the field says neither yes nor no.
 """
 
 from __future__ import annotations

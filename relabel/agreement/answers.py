@@ -186,7 +186,7 @@ def comparable(asked: Field, value: Any) -> Hashable | None:
         return frozenset(value or ())
     if asked.type is FieldType.SPANS:
         return tuple(sorted((span["start"], span["end"], span["label"]) for span in value or ()))
-    return None if value is None or value == "" else value  # type: ignore[no-any-return]
+    return None if value is None or value == "" else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from evaluators.ground_truth.quality import Interval
 from servelens.assembly.agreement import MeasuredAgreement, measured_agreement
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.label_schemas import open_schema_store
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.settings_file import load_settings
@@ -43,7 +44,8 @@ def run(
     settings = load_settings(config)
     database = build_database(settings)
     try:
-        endpoints = open_endpoint_store(settings, database, SystemClock())
+        clock = SystemClock()
+        endpoints = open_endpoint_store(settings, database, clock)
         measured = measured_agreement(
             settings,
             database,
@@ -56,6 +58,7 @@ def run(
             positive=positive,
             tag=tag,
             wanted_precision=precision,
+            schemas=open_schema_store(settings, database, clock),
         )
     finally:
         database.dispose()

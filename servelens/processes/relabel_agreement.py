@@ -13,6 +13,8 @@ from relabel.agreement.measure import Measure
 from relabel.agreement.report import PeopleAgreement, people_agreement
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.label_schemas import open_schema_store
+from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.settings_file import load_settings
 
@@ -32,8 +34,10 @@ def run(config: Path, endpoint: str, *, as_json: bool = False) -> int:
     settings = load_settings(config)
     database = build_database(settings)
     try:
-        open_endpoint_store(settings, database, SystemClock()).get(endpoint)
-        report = people_agreement(database, endpoint)
+        clock = SystemClock()
+        endpoints = open_endpoint_store(settings, database, clock)
+        build_catalog(settings, endpoints).tables(endpoint)  # raises for an endpoint that is not there
+        report = people_agreement(database, endpoint, open_schema_store(settings, database, clock))
     finally:
         database.dispose()
     if as_json:
