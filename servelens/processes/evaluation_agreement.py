@@ -141,22 +141,22 @@ def _print_traffic(console: Console, measured: MeasuredAgreement) -> None:
         console.print(
             "No record is from a random control sample, so nothing is known of what the evaluator overlooks in the traffic."
         )
-    table = Table("of all traffic", "value", "95 %")
+    table = Table("of all traffic, by the control sample", "value", "95 %")
     if sample is not None:
         counts = f"{sample.drawn} / {sample.compared} / {sample.waiting} / {sample.unscored}"
-        table.add_row("control sample: drawn / compared / waiting / without a score", counts, "")
+        table.add_row("drawn / compared / waiting / unscored", counts, "")
         for name, estimate in (
             ("people's yes", sample.prevalence),
             ("evaluator's yes", sample.flag_rate),
-            ("precision, by the control sample", sample.precision),
-            ("recall, by the control sample", sample.recall),
+            ("precision, by the sample", sample.precision),
+            ("recall, by the sample", sample.recall),
         ):
             table.add_row(name, *_estimate(estimate))
     if flagged is not None:
-        name = f"precision, by the {flagged.cases} cases it chose"
+        name = f"precision, by {flagged.cases} chosen cases"
         table.add_row(name if flagged.unfair is None else f"{name} (biased)", *_estimate(flagged.precision))
     if best is not None:
-        source = {"flagged_cases": "the cases it chose", "control_sample": "the control sample"}
+        source = {"flagged_cases": "chosen cases", "control_sample": "the sample"}
         for measure, estimate, where in (
             ("precision", best.precision, best.precision_from),
             ("recall", best.recall, best.recall_from),
