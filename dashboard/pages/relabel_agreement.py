@@ -243,7 +243,7 @@ def _traffic(found: Mapping[str, Any]) -> Element:
     if flagged is not None:
         words = f"{flagged['cases']:,}, precision {_estimate(flagged['precision'])}"
         pairs.append(("Cases it chose", words))
-        if flagged["unfair"] and flagged["cases"]:
+        if flagged["unfair"] and found["chosen_by_evaluator"]:
             pairs.append(("", f"no fair part of what it flags: {flagged['unfair']}"))
     return facts(pairs)
 

@@ -152,7 +152,7 @@ def _print_traffic(console: Console, measured: MeasuredAgreement) -> None:
             ("recall, by the sample", sample.recall),
         ):
             table.add_row(name, *_estimate(estimate))
-    if flagged is not None:
+    if flagged is not None and flagged.cases:
         name = f"precision, by {flagged.cases} chosen cases"
         table.add_row(name if flagged.unfair is None else f"{name} (biased)", *_estimate(flagged.precision))
     if best is not None:
@@ -165,7 +165,7 @@ def _print_traffic(console: Console, measured: MeasuredAgreement) -> None:
             table.add_row(f"best known {measure}{by}", *_estimate(estimate))
     if table.row_count:
         console.print(table)
-    if flagged is not None and flagged.cases and flagged.unfair is not None:
+    if flagged is not None and flagged.unfair is not None and measured.chosen:
         console.print(f"The cases that it chose are no fair part of what it flags: {flagged.unfair}.")
     for reason in () if sample is None else sample.insufficient:
         console.print(f"Control sample: {reason}.")
