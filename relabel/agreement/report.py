@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from relabel.agreement.annotators import AnnotatorReport, annotator_reports
-from relabel.agreement.answers import ROWS_AT_ONCE, Column, LabelTable, read_labels
+from relabel.agreement.answers import CASES_AT_ONCE, Column, LabelTable, read_labels
 from relabel.agreement.fleiss_kappa import fleiss_kappa
 from relabel.agreement.krippendorff_alpha import krippendorff_alpha
 from relabel.agreement.measure import Measure, undetermined
@@ -97,13 +97,13 @@ def people_agreement(
     schemas: Schemas | None = None,
     *,
     min_cases: int = MIN_CASES,
-    rows_at_once: int = ROWS_AT_ONCE,
+    cases_at_once: int = CASES_AT_ONCE,
 ) -> PeopleAgreement:
-    """The report of ``endpoint``, as of now, read so many rows at a time.
+    """The report of ``endpoint``, as of now, read so many cases at a time.
 
     Raises :class:`~servelens.errors.Unavailable` when the database fails.
     """
-    table = read_labels(database, endpoint, schemas, rows_at_once=rows_at_once)
+    table = read_labels(database, endpoint, schemas, cases_at_once=cases_at_once)
     fields, pairs, left_out = [], [], 0
     for column in table.columns.values():
         fields.append(_field(column, min_cases))

@@ -33,7 +33,7 @@ def test_the_report_reads_every_kind_of_answer(database: Database) -> None:
     ]
     labels(database, cases, {"ann": rows, "bob": [*rows[:20], None, *rows[21:]]})
     make_gold(database, cases[3], {"helpful": 4})
-    report = people_agreement(database, "chat", Kept(RICH), rows_at_once=10)
+    report = people_agreement(database, "chat", Kept(RICH), cases_at_once=10)
     fields = {field.field: field for field in report.fields}
     assert set(fields) == {"verdict", "helpful", "faults", "marked", "tags"}
     assert fields["helpful"].measures["raw"].value == 1

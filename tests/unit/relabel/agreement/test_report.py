@@ -227,7 +227,7 @@ def test_many_are_read_in_chunks(database: Database) -> None:
     labels(database, cases, {"ann": rows, "bob": rows, "cem": rows[1:] + rows[:1]})
     for case, label_id in zip(cases, range(1, 21), strict=True):
         decide(database, case, label_id, labels=3)
-    report = people_agreement(database, "chat", rows_at_once=7)
+    report = people_agreement(database, "chat", cases_at_once=7)
     assert (report.labels, report.cases) == (60, 20)
     people = {each.annotator: each.decision for each in report.annotators}
     assert (people["ann"].value, people["cem"].value, people["cem"].cases) == (1, 0, 20)
