@@ -13,8 +13,12 @@ from statsmodels.stats import inter_rater
 from relabel.agreement.krippendorff_alpha import krippendorff_alpha
 from relabel.agreement.ratings import Ratings
 from relabel.agreement.report import PeopleAgreement, people_agreement
+from relabel.human_labels import human_labels
 from relabel.label_schema import Field, FieldType, LabelSchema
+from relabel.queue.case_queue import CaseQueue
+from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.relabel_cases import START
 from tests.unit.relabel.agreement.labeled_cases import (
     RICH,
     Kept,
@@ -232,3 +236,44 @@ def test_many_are_read_in_chunks(database: Database) -> None:
     people = {each.annotator: each.decision for each in report.annotators}
     assert (people["ann"].value, people["cem"].value, people["cem"].cases) == (1, 0, 20)
     assert all(one.cases >= two.cases for one, two in pairwise(report.pairs))
+
+
+def test_what_the_queue_writes_is_what_is_read(database: Database) -> None:
+    """Two annotators, a dispute that a third decides, a gold case and a skip, all through the queue."""
+    schema = LabelSchema(
+        version=1,
+        fields=(Field(name="rating", type=FieldType.RATING, required=True, decides=True),),
+        annotators=2,
+        gold_every=1,
+    )
+    clock = ManualClock(START)
+    queue = CaseQueue(database, clock, schemas=Kept(schema))
+    agreed, disputed, skipped, gold = store(database, 4)
+    queue.set_gold(gold, {"rating": "bad"}, actor="lead")
+    said = {
+        "ann": {agreed: "good", disputed: "good", gold: "bad"},
+        "bob": {agreed: "good", disputed: "bad", gold: "good"},
+    }
+    for name, answers in said.items():
+        while (case := queue.claim(name, "chat")) is not None:
+            clock.advance(30)
+            if case.id == skipped:
+                queue.skip(case.id, name, "unclear")
+            else:
+                queue.answer(case.id, name, {"rating": answers[case.id]})
+    dispute = queue.claim_dispute("judge", "chat")
+    assert dispute is not None
+    assert dispute.id == disputed
+    queue.answer(disputed, "judge", {"rating": "bad"})
+    report = people_agreement(database, "chat", Kept(schema))
+    assert (report.labels, report.cases, report.unread) == (4, 2, {})
+    assert field(report, "rating").measures["raw"].value == 0.5
+    people = {each.annotator: each for each in report.annotators}
+    assert (people["ann"].gold.value, people["bob"].gold.value) == (1, 0)
+    assert (people["ann"].decision.value, people["bob"].decision.value) == (0.5, 1)
+    assert (people["ann"].skips, people["ann"].median_s, people["judge"].adjudications) == (1, 30, 1)
+    decided = {each.case_id: (each.rating, each.resolution) for each in human_labels(database, "chat")}
+    assert decided == {agreed: ("good", "unanimous"), disputed: ("bad", "adjudicated")}
+    queue.reopen(agreed, "lead", "the guidelines changed")
+    assert {each.case_id for each in human_labels(database, "chat")} == {disputed}
+    assert people_agreement(database, "chat", Kept(schema)).labels == 2
