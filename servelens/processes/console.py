@@ -18,6 +18,7 @@ from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
+from servelens.assembly.agreement import EvaluatorAgreements
 from servelens.assembly.alert_rules import build_rules
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
@@ -56,6 +57,7 @@ def run(config: Path, *, supervised: bool) -> int:
         controller = build_controller(database, lifecycle, endpoints, clock)
         decisions = ManualDecisions(controller, DecisionLog(database, clock))
         catalog = build_catalog(settings, endpoints)
+        schemas = open_schema_store(settings, database, clock)
         app = create_console(
             ConsoleServices(
                 catalog=catalog,
@@ -78,7 +80,8 @@ def run(config: Path, *, supervised: bool) -> int:
                 parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
-                schemas=open_schema_store(settings, database, clock),
+                schemas=schemas,
+                evaluator_agreement=EvaluatorAgreements(settings, database, catalog, clock, schemas),
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )
         )
