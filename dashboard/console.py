@@ -8,6 +8,7 @@ from typing import Any
 from collector.catalog import UNROUTED
 from dashboard.drift_queries import DriftQueries
 from dashboard.experiment_queries import ExperimentQueries
+from dashboard.feedback_queries import FeedbackQueries
 from dashboard.quality_queries import QualityQueries
 from dashboard.queries import TableReader
 from dashboard.reports import Reports
@@ -19,6 +20,7 @@ from dashboard.truth_queries import TruthQueries
 from dashboard.view import View, Window, parse
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silences
+from relabel.label_schema import LabelSchema, default_schema
 
 
 class Console:
@@ -29,6 +31,7 @@ class Console:
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)
+        self.feedback = FeedbackQueries(services.catalog, self.reader)
         self.experiments = ExperimentQueries(
             services.catalog,
             services.experiment_store,
@@ -48,6 +51,15 @@ class Console:
         """The view that a browser asks for; :data:`UNROUTED` may be looked at as well."""
         names = [endpoint.name for endpoint in self.services.endpoints]
         return parse(data, (*names, UNROUTED) if names else (), self.services.clock)
+
+    def schema(self, endpoint: str, version: int | None = None) -> LabelSchema:
+        """What annotators of an endpoint are asked, now or at a version. Raises :class:`~servelens.errors.Missing` when there
+        is no such version.
+        """
+        schemas = self.services.schemas
+        if schemas is None:
+            return default_schema()
+        return schemas.current(endpoint) if version is None else schemas.version(endpoint, version)
 
     def case_counts(self) -> Mapping[str, int]:
         """Cases of all endpoints by state."""
