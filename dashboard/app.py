@@ -25,7 +25,11 @@ from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
+from relabel.alternatives import Alternatives
 from relabel.api import router as relabel_api
+from relabel.api import schemas as schemas_api
+from relabel.regeneration import Regeneration
+from relabel.schema_store import SchemaStore
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -84,6 +88,16 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(
+        schemas_api.router(
+            services.schemas or SchemaStore(services.database, services.clock),
+            services.database,
+            Alternatives(services.database, services.clock),
+            endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
+            tables=services.catalog.tables,
+            regeneration=Regeneration(services.proxy_url),
+        )
+    )
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

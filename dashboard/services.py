@@ -16,8 +16,8 @@ from experiments.api import ExperimentControl
 from experiments.experiment import Experiment
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
-from relabel.label_schema import Schemas
 from relabel.queue.case_queue import CaseQueue
+from relabel.schema_store import SchemaStore
 from servelens.clock import Clock
 from servelens.database import Database
 
@@ -48,8 +48,8 @@ class ConsoleServices:
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
     settings file's block; without it there is no API for evaluations.
-    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings.
-    ``schemas`` are the label schemas, the same that ``queue`` was given; without them every endpoint has the default one.
+    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings. ``schemas`` are
+    what annotators are asked; without it they are read from ``database``.
     """
 
     catalog: Catalog
@@ -69,7 +69,7 @@ class ConsoleServices:
     parse_evaluation: Callable[[Mapping[str, Any]], Evaluation] | None = None
     allowed_hosts: Sequence[str] = field(default=("*",))
     drift_reports: ReportQueue | None = None
-    schemas: Schemas | None = None
+    schemas: SchemaStore | None = None
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
         """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""

@@ -87,7 +87,7 @@ class LabelSchema:
 
     ``annotators`` is how many labels a case gets; ``adjudicate`` when they go to somebody who decides; ``adjudicators`` who
     may be that (nobody named: everybody who has not labeled the case). ``gold_every``: a gold case for each annotator after
-    so many others. Raises :class:`~servelens.errors.Invalid`, naming the field, when it cannot be one.
+    so many others. What one must hold to is checked by :func:`relabel.schema_definition.parse_schema`.
     """
 
     fields: tuple[Field, ...]
@@ -124,7 +124,8 @@ class LabelSchema:
         for each in self.fields:
             value = values.get(each.name)
             if value is None or value == "" or value == []:
-                if each.required:
+                comparable = each.type is not FieldType.PREFERENCE or bool(texts.alternatives)
+                if each.required and comparable:
                     raise Invalid(
                         "it is not answered", field=f"values.{each.name}", fix="Answer it, or skip."
                     )

@@ -17,6 +17,7 @@ from servelens.drift_commands import drift
 from servelens.errors import Invalid, Missing, ServelensError
 from servelens.evaluation_commands import evaluation
 from servelens.experiment_commands import experiment
+from servelens.label_schema_commands import schema
 from servelens.relabel_commands import relabel
 
 _collector_config = click.option(
@@ -181,6 +182,7 @@ cli.add_command(drift)
 cli.add_command(evaluation)
 cli.add_command(alert)
 cli.add_command(relabel)
+relabel.add_command(schema)
 
 
 @cli.group()

@@ -188,8 +188,8 @@ class Settings(Section):
     )
     endpoints: list[EndpointSettings] = Field(
         default_factory=list,
-        description="What apps can call, beside the endpoints that are made by API. Drift, experiments and rules name "
-        "endpoints of this file; evaluations may name the others as well.",
+        description="What apps can call, beside the endpoints that are made by API. Drift, experiments, rules and label "
+        "schemas name endpoints of this file; evaluations may name the others as well.",
     )
     evaluations: list[EvaluationSettings] = Field(default_factory=list, description="Scores on a schedule.")
     ground_truth: list[GroundTruthSettings] = Field(
@@ -256,6 +256,10 @@ class Settings(Section):
             *((f"alerts[{index}]", item.endpoint) for index, item in enumerate(self.alerts)),
             *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
             *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),
+            *(
+                (f"relabel.schemas[{index}]", item.endpoint)
+                for index, item in enumerate(self.relabel.schemas)
+            ),
         ]
         for key, endpoint in owners:
             if endpoint not in entities:

@@ -77,10 +77,16 @@ class ConsoleAccess:
 
 
 def needed(method: str, path: str) -> KeyScope:
-    """What a call of the console needs: changes through the API, but for relabeling, are an administrator's."""
-    is_change = method not in ("GET", "HEAD", "OPTIONS")
+    """What a call of the console needs: changes through the API are an administrator's, but for relabeling; and there what
+    annotators are asked.
+    """
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return "annotate"
+    if path.startswith("/api/relabel/schemas/"):
+        only_checks = method == "POST" and path.endswith("/check")
+        return "annotate" if only_checks else "admin"
     is_api = path.startswith("/api/") and not path.startswith("/api/relabel/")
-    return "admin" if is_change and is_api else "annotate"
+    return "admin" if is_api else "annotate"
 
 
 def _refusal(failure: Failure) -> ASGIApp:

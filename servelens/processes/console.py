@@ -23,6 +23,7 @@ from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.endpoint_summaries import EndpointSummaries
 from servelens.assembly.experiments import open_lifecycle
+from servelens.assembly.label_schemas import open_schema_store
 from servelens.assembly.requested_evaluation import requested_evaluation
 from servelens.assembly.rollouts import ManualDecisions, build_controller
 from servelens.assembly.tables import build_catalog
@@ -77,6 +78,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
+                schemas=open_schema_store(settings, database, clock),
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI, Request
 
 from servelens.clock import ManualClock
 from servelens.database import Database
-from servelens.keys.console_access import ConsoleAccess
+from servelens.keys.console_access import ConsoleAccess, needed
 from servelens.keys.store import KeyStore
 
 
@@ -34,3 +35,22 @@ async def test_the_name_of_the_key_goes_with_the_request(tmp_path: Path) -> None
         assert (await client.get("/who")).status_code == 401
         assert (await client.get("/who", headers={"authorization": f"Bearer {secret}"})).json() == "ann"
     database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/api/experiments", "annotate"),
+        ("POST", "/api/experiments", "admin"),
+        ("POST", "/_dash-update-component", "annotate"),
+        ("POST", "/api/relabel/claim", "annotate"),
+        ("POST", "/api/relabel/cases/1/regenerate", "annotate"),
+        ("GET", "/api/relabel/schemas/chat", "annotate"),
+        ("PUT", "/api/relabel/schemas/chat", "admin"),
+        ("PUT", "/api/relabel/schemas/check", "admin"),
+        ("DELETE", "/api/relabel/schemas/chat/check", "admin"),
+        ("POST", "/api/relabel/schemas/chat/check", "annotate"),
+    ],
+)
+def test_what_annotators_are_asked_is_the_administrators(method: str, path: str, scope: str) -> None:
+    assert needed(method, path) == scope

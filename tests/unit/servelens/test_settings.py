@@ -117,6 +117,32 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
         ),
         (
             "data_dir: data",
+            "data_dir: data\nrelabel: {schemas: [{endpoint: chatt, fields: [{name: ok, type: text}]}]}",
+            "relabel.schemas[0].endpoint: there is no endpoint 'chatt'. Use one of: chat.",
+        ),
+        (
+            "data_dir: data",
+            "data_dir: data\nrelabel: {schemas: [{endpoint: chat, fields: [{name: ok, type: choice}]}]}",
+            "relabel.schemas[0].fields[0].options: there is none. List the answers.",
+        ),
+        (
+            "data_dir: data",
+            "data_dir: data\nrelabel: {schemas: [{endpoint: chat, fields: [{name: ok, type: choice, options: [yes]}]}]}",
+            "relabel.schemas[0].fields[0].options[0]: Input should be a valid string (it is True).",
+        ),
+        (
+            "data_dir: data",
+            "data_dir: data\nrelabel: {schemas: [{endpoint: chat, fields: [{name: ok, type: text, sugest: []}]}]}",
+            "relabel.schemas[0].fields[0].sugest: there is no such key. Did you mean 'suggest'?",
+        ),
+        (
+            "data_dir: data",
+            "data_dir: data\nrelabel: {schemas: [{endpoint: chat, fields: [{name: ok, type: text}]}, {endpoint: chat, "
+            "fields: [{name: ok, type: text}]}]}",
+            "relabel.schemas: there are two of the endpoint 'chat'.",
+        ),
+        (
+            "data_dir: data",
             "data_dir: data\nexperiments: [{name: e, endpoint: chat, control: {served_entity: champion, weight: 50},"
             " treatments: [{served_entity: nobody, weight: 50}]}]",
             "experiments[0].treatments[0].served_entity: endpoint 'chat' has no served entity 'nobody'.",
