@@ -114,7 +114,7 @@ class Alternative:
 class HistoryEntry:
     """Something that happened to a case; ``actor`` is an annotator, or the part of the system that did it. ``event`` is a
     word: ``selected``, ``claimed``, ``labeled``, ``skipped``, ``released``, ``expired``, ``renewed``, ``reassigned``,
-    ``adjudicated``, ``reopened``, ``gold``, ``imported``; ``None`` in rows of earlier releases.
+    ``adjudicated``, ``withdrawn``, ``reopened``, ``gold``, ``imported``; ``None`` in rows of earlier releases.
     """
 
     at: datetime

@@ -47,12 +47,15 @@ def _words(kind: type[StrEnum], length: int) -> Enum:
 
 
 class ClaimState(StrEnum):
-    """What became of a claim. An ``expired`` one holds no place, but its label is taken while a place is free."""
+    """What became of a claim. An ``expired`` one holds no place, but its label is taken while a place is free. Only of a gold
+    case is a ``released`` one kept, so that nobody is given it twice.
+    """
 
     HELD = "held"
     EXPIRED = "expired"
     LABELED = "labeled"
     SKIPPED = "skipped"
+    RELEASED = "released"
 
 
 _State = _words(CaseState, 16)
@@ -62,7 +65,8 @@ class CaseRow(Base):
     """A case. Meanings of the columns: :class:`relabel.case.Case`.
 
     ``taken`` counts the places that are held or used up, and ``started`` says whether anybody holds or held one.
-    ``annotator`` and ``lease_expires_at`` repeat the last and the first of the claims, for lists.
+    ``annotator`` and ``lease_expires_at`` repeat the last and the first of the claims, for lists. ``gold`` is the known answer
+    of a gold case: values by the name of the field.
     ``unit`` is whom the record belongs to, so that a split of an export keeps them together.
     """
 
@@ -104,14 +108,14 @@ class CaseRow(Base):
     __table_args__ = (
         UniqueConstraint("endpoint", "databricks_request_id"),
         UniqueConstraint("endpoint", "content_hash"),
-        Index("ix_relabel_cases_queue", "state", priority.desc(), "id"),
-        Index("ix_relabel_cases_endpoint_queue", "endpoint", "state", priority.desc(), "id"),
+        # In the order of lists, with what they are filtered by: a page is then found without reading a case.
+        Index("ix_relabel_cases_queue", "state", priority.desc(), "id", "request_time"),
+        Index("ix_relabel_cases_endpoint_queue", "endpoint", "state", priority.desc(), "id", "request_time"),
+        Index("ix_relabel_cases_order", priority.desc(), "id", "request_time"),
+        Index("ix_relabel_cases_endpoint_order", "endpoint", priority.desc(), "id", "request_time"),
         Index("ix_relabel_cases_claim", "state", "started", priority.desc(), "id"),
         Index("ix_relabel_cases_endpoint_claim", "endpoint", "state", "started", priority.desc(), "id"),
-        Index("ix_relabel_cases_order", priority.desc(), "id"),
         Index("ix_relabel_cases_time", "endpoint", "request_time"),
-        Index("ix_relabel_cases_lease", "state", "lease_expires_at"),
-        Index("ix_relabel_cases_holder", "annotator", "state"),
     )
 
 
@@ -135,7 +139,7 @@ class ClaimRow(Base):
 
     __table_args__ = (
         UniqueConstraint("case_id", "annotator"),
-        Index("ix_relabel_claims_holder", "annotator", "state"),
+        Index("ix_relabel_claims_holder", "annotator", "state", "id"),
         Index("ix_relabel_claims_lease", "state", "lease_expires_at"),
     )
 
@@ -175,7 +179,10 @@ class ReasonRow(Base):
     priority: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    __table_args__ = (UniqueConstraint("case_id", "rule"),)
+    __table_args__ = (
+        UniqueConstraint("case_id", "rule"),
+        Index("ix_relabel_reasons_evaluator", "evaluator", "case_id"),
+    )
 
 
 class LabelRow(Base):

@@ -1,181 +1,300 @@
-"""The queue of cases: who looks at which case, and for how long.
+"""The queue of cases: who looks at which case, for how long, and what comes of it.
 
-Invariants: at most one annotator holds a case at any moment, and a case is labeled at most once. Both rest on
-the database: a row is locked before its state is read (SQLite: one writing transaction at a time; PostgreSQL:
-FOR UPDATE, with SKIP LOCKED when claiming, so that annotators do not queue behind each other). A lease that
-ran out frees the case for others, but the label of its holder is still taken as long as nobody else has
-claimed it.
+Invariants: a case is given to no more people at once than it wants labels, a person gives a case one label at most, and what
+is handed out is answered by who holds it. All rest on the database: the row of a case is locked before its claims are read
+(SQLite: one writing transaction at a time; PostgreSQL: FOR UPDATE, with SKIP LOCKED when claiming, so that annotators do
+not queue behind each other), and a claim and a label are unique for a case and an annotator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, load_only
 
-from relabel.case import Case, CaseState, HistoryEntry, Page, Resolution, checked_annotator, checked_reason
-from relabel.label import Label
-from relabel.models import CaseRow, DecisionRow, HistoryRow, LabelRow
-from relabel.queue.case_reader import (
-    case_filters,
-    count_cases,
-    read_case,
-    read_history,
-    read_label,
-    read_page,
+from relabel.case import Case, CaseState, HistoryEntry, Page, checked_annotator, checked_reason
+from relabel.label import MAX_COMMENT_LENGTH, Label, check_text
+from relabel.label_schema import Schemas
+from relabel.models import CaseRow, ClaimRow, ClaimState, CommentRow
+from relabel.queue import answering, handing
+from relabel.queue.answers import read_answers, texts_of
+from relabel.queue.case_list import CaseFilter, count_cases, read_page
+from relabel.queue.case_reader import read_case, read_history, read_label_of
+from relabel.queue.claiming import next_case, next_dispute, own_claim
+from relabel.queue.gold import next_gold
+from relabel.queue.known_schemas import DefaultSchemas, KnownSchemas, SchemasOfCall
+from relabel.queue.leases import free_expired
+from relabel.queue.places import (
+    check_may_answer,
+    claim_of,
+    hold,
+    locked_case,
+    no_case,
+    start_lease,
+    take_place,
 )
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Conflict, Invalid, Missing
+from servelens.errors import Invalid
 
-_EXPIRED_PER_CLAIM = 100
-_SYSTEM = "lease"
+_Reading: TypeAlias = Callable[[CaseRow, ClaimRow, SchemasOfCall], Label]
+_AGAIN: Final = object()
 
 
 class CaseQueue:
-    """The cases of all endpoints in ``database``. ``lease_s`` is how long a claim lasts, in seconds.
+    """The cases of all endpoints in ``database``. ``lease_s`` is how long a claim lasts, in seconds; ``schemas`` says what
+    annotators are asked (nothing given: the default schema).
 
-    Every method is one transaction and may be called from any thread. ``annotator`` is the name of a person;
-    what they may raise besides: :class:`~servelens.errors.Missing` for an unknown case,
+    Every method is one transaction and may be called from any thread. ``annotator`` is the name of a person. A case that
+    is returned is as that person may see it: of an unfinished one they see no label but their own, and a gold case looks
+    like any other. What all methods may raise: :class:`~servelens.errors.Missing` for an unknown case,
     :class:`~servelens.errors.Unavailable` when the database fails.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, lease_s: float = 900.0) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, lease_s: float = 900.0, schemas: Schemas | None = None
+    ) -> None:
         if lease_s <= 0:
             raise Invalid(f"{lease_s:g} is not a time", field="lease_s", fix="Use a number over 0.")
         self._database = database
         self._clock = clock
         self._lease = timedelta(seconds=lease_s)
+        self._schemas = KnownSchemas(DefaultSchemas() if schemas is None else schemas)
+        self._last_claimed: str | None = None
 
     def claim(self, annotator: str, endpoint: str | None = None) -> Case | None:
-        """The annotator's own claimed case, else the open one of the highest priority, among those the
-        oldest.
+        """The annotator's own claimed case, else the first by priority, then age, that wants a label which they may give.
 
         The lease starts anew. ``None`` when there is nothing to do.
         """
         annotator = checked_annotator(annotator)
         now = self._clock.now()
-        with self._database.session() as session:
-            row = session.scalar(_own_case(annotator, endpoint))
-            if row is None:
-                self._free_expired(session, now)
-                row = session.scalar(_next_open_case(endpoint))
-                if row is None:
+
+        def work(session: Session, schemas: SchemasOfCall) -> Any:
+            found = own_claim(session, annotator, endpoint)
+            if found is not None:
+                row, claim = found
+                start_lease(session, row, claim, now + self._lease)
+            else:
+                if free_expired(session, now):
+                    return _AGAIN  # committed first, for others may wait for these rows
+                following = next_case(session, annotator, endpoint)
+                if following is None:
                     return None
-                _move(session, row, CaseState.CLAIMED, annotator, now)
-                row.annotator = annotator
-            row.lease_expires_at = now + self._lease
+                row, ran_out = following
+                schema = schemas.current(row.endpoint)
+                gold = next_gold(session, schema, annotator, row.endpoint)
+                if gold is not None:
+                    row, ran_out = gold, None
+                if row.taken == 0:
+                    row.wanted = schema.annotators
+                claim = hold(session, row, ran_out, annotator, schema.version, now, self._lease)
             session.flush()
-            return read_case(session, row)
+            self._last_claimed = row.endpoint
+            return read_case(session, row, annotator, claim)
 
-    def renew(self, case_id: int, annotator: str) -> Case:
-        """Start the lease anew. Raises :class:`~servelens.errors.Conflict` when it is not the annotator's."""
-        annotator = checked_annotator(annotator)
-        now = self._clock.now()
-        with self._database.session() as session:
-            row = _locked(session, case_id)
-            _check_holder(row, annotator)
-            if row.state is CaseState.OPEN:
-                _move(session, row, CaseState.CLAIMED, annotator, now, "renewed after the lease ran out")
-            row.lease_expires_at = now + self._lease
-            session.flush()
-            return read_case(session, row)
+        return self._until_leases_are_freed(work, endpoint or self._last_claimed)
 
-    def submit(self, case_id: int, annotator: str, label: Label, *, version: int | None = None) -> Case:
-        """Give the case its label.
+    def claim_dispute(self, annotator: str, endpoint: str | None = None) -> Case | None:
+        """The disputed case that the annotator decides already, else the next one, with all its labels.
 
-        The same label from the same annotator again changes nothing. ``version``: the case's version that the
-        annotator saw. Raises :class:`~servelens.errors.Conflict` when the case is somebody else's by now, is
-        finished, was never claimed, or has another version.
+        ``None`` when there is none that they may decide: whom the schema names as an adjudicator, else everybody who has
+        not had the case. Raises :class:`~servelens.errors.Invalid` when ``endpoint`` has other adjudicators.
         """
         annotator = checked_annotator(annotator)
         now = self._clock.now()
-        with self._database.session() as session:
-            row = _locked(session, case_id)
-            if not _is_labeled_so(session, row, annotator, label):
-                _check_holder(row, annotator)
-                _check_version(row, version)
-                given = LabelRow(
-                    case_id=row.id,
-                    annotator=annotator,
-                    rating=label.rating,
-                    corrected_answer=label.corrected_answer,
-                    tags=list(label.tags),
-                    comment=label.comment,
-                    preferred=label.preferred,
-                    values=dict(label.values) or None,
-                    created_at=now,
-                )
-                session.add(given)
-                session.flush()
-                session.add(
-                    DecisionRow(
-                        case_id=row.id,
-                        label_id=given.id,
-                        resolution=Resolution.SINGLE,
-                        labels=1,
-                        agreement=1.0,
-                        created_at=now,
-                    )
-                )
-                row.labeled, row.resolution = 1, Resolution.SINGLE
-                _finish(session, row, CaseState.LABELED, annotator, now)
-                session.flush()
-            return read_case(session, row)
+
+        def work(session: Session, schemas: SchemasOfCall) -> Any:
+            found = own_claim(session, annotator, endpoint, is_adjudication=True)
+            if found is not None:
+                row, claim = found
+                start_lease(session, row, claim, now + self._lease)
+            else:
+                if free_expired(session, now):
+                    return _AGAIN
+                following = next_dispute(session, schemas, annotator, endpoint)
+                if following is None:
+                    return None
+                row, ran_out = following
+                asked = schemas.current(row.endpoint).version
+                claim = hold(session, row, ran_out, annotator, asked, now, self._lease, is_adjudication=True)
+            session.flush()
+            return read_case(session, row, annotator, claim)
+
+        return self._until_leases_are_freed(work, endpoint)
+
+    def renew(self, case_id: int, annotator: str) -> Case:
+        """Start the lease anew, also after it ran out while nobody else took the place.
+
+        Raises :class:`~servelens.errors.Conflict` when the place is not the annotator's.
+        """
+        now = self._clock.now()
+
+        def work(session: Session, row: CaseRow, claim: ClaimRow | None, name: str, _: object) -> None:
+            check_may_answer(row, claim, name)
+            assert claim is not None, "who has no claim may not answer"
+            if claim.state is ClaimState.EXPIRED:
+                take_place(session, row, claim, now, "renewed", "renewed after the lease ran out")
+            start_lease(session, row, claim, now + self._lease)
+
+        return self._act(case_id, annotator, work)
+
+    def submit(self, case_id: int, annotator: str, label: Label, *, version: int | None = None) -> Case:
+        """Give the case a label.
+
+        The same label from the same annotator again changes nothing. ``version``: that of the case which the annotator
+        claimed. Raises :class:`~servelens.errors.Conflict` when they hold no place, the place is somebody else's by now,
+        they have answered already, or the claim has another version.
+        """
+        return self._label(case_id, annotator, lambda *_: label, version)
+
+    def answer(
+        self,
+        case_id: int,
+        annotator: str,
+        values: Mapping[str, Any],
+        comment: str | None = None,
+        *,
+        version: int | None = None,
+        short: Mapping[str, Any] | None = None,
+    ) -> Case:
+        """Give the case the label that ``values`` (by the field's name) are under the schema that the annotator was shown;
+        ``short`` holds answers by :data:`~relabel.queue.answers.SHORT`.
+
+        Raises :class:`~servelens.errors.Invalid`, naming the field, for what that schema does not allow; else as
+        :meth:`submit`.
+        """
+
+        def read(row: CaseRow, claim: ClaimRow, schemas: SchemasOfCall) -> Label:
+            schema = schemas.version(row.endpoint, claim.schema_version)
+            return read_answers(schema, values, comment, texts=texts_of(row), short=short)
+
+        return self._label(case_id, annotator, read, version)
 
     def skip(self, case_id: int, annotator: str, reason: str, *, version: int | None = None) -> Case:
-        """Finish the case without a label; the same skip again changes nothing. Raises as :meth:`submit`."""
-        annotator = checked_annotator(annotator)
+        """Use the annotator's place up without a label; the same skip again changes nothing. An adjudicator's skip ends the
+        case. Raises as :meth:`submit`.
+        """
         reason = checked_reason(reason)
         now = self._clock.now()
-        with self._database.session() as session:
-            row = _locked(session, case_id)
-            repeated = (
-                row.state is CaseState.SKIPPED and row.annotator == annotator and row.skip_reason == reason
+
+        def work(
+            session: Session, row: CaseRow, claim: ClaimRow | None, name: str, schemas: SchemasOfCall
+        ) -> None:
+            is_repeated = (
+                claim is not None and claim.state is ClaimState.SKIPPED and claim.skip_reason == reason
             )
-            if not repeated:
-                _check_holder(row, annotator)
-                _check_version(row, version)
-                row.skip_reason = reason
-                session.add(DecisionRow(case_id=row.id, labels=0, created_at=now))
-                _finish(session, row, CaseState.SKIPPED, annotator, now, reason)
-                session.flush()
-            return read_case(session, row)
+            if not is_repeated:
+                held = answering.check_held(row, claim, name, version)
+                answering.give_skip(session, schemas, row, held, reason, now)
+
+        return self._act(case_id, annotator, work)
 
     def release(self, case_id: int, annotator: str) -> Case:
-        """Give the case back for others; releasing an open case changes nothing.
+        """Give the place back for others; nothing happens when the case is open and the annotator has none.
 
         Raises :class:`~servelens.errors.Conflict` when somebody else has the case or it is finished.
         """
-        annotator = checked_annotator(annotator)
-        with self._database.session() as session:
-            row = _locked(session, case_id)
-            if row.state is CaseState.OPEN:
-                if row.annotator == annotator:
-                    row.annotator = None
-            else:
-                _check_holder(row, annotator)
-                _move(session, row, CaseState.OPEN, annotator, self._clock.now(), "released")
-                row.annotator = None
-                row.lease_expires_at = None
+        now = self._clock.now()
+
+        def work(session: Session, row: CaseRow, claim: ClaimRow | None, name: str, _: object) -> None:
+            handing.release(session, row, claim, name, now)
+
+        return self._act(case_id, annotator, work)
+
+    def reassign(self, case_id: int, from_annotator: str, to_annotator: str, *, actor: str) -> Case:
+        """Give a place that is held to somebody else, who has not had the case; the lease starts anew.
+
+        Raises :class:`~servelens.errors.Conflict` when it is not held, or the other may not have it.
+        """
+        giver, taker = _named(from_annotator, "from_annotator"), _named(to_annotator, "to_annotator")
+        actor = checked_annotator(actor)
+        now = self._clock.now()
+
+        def work(session: Session, schemas: SchemasOfCall) -> Case:
+            row = locked_case(session, case_id)
+            handing.reassign(session, schemas, row, giver, taker, actor, now, self._lease)
             session.flush()
             return read_case(session, row)
 
-    def get(self, case_id: int) -> Case:
-        """The case, whoever holds it."""
+        return self._schemas.run(self._database, work)
+
+    def comment(self, case_id: int, author: str, text: str) -> Case:
+        """Add a remark that everybody sees."""
+        check_text(text, "text", MAX_COMMENT_LENGTH)
+        if not text.strip():
+            raise Invalid("it is blank", field="text", fix="Write something.")
+        now = self._clock.now()
+
+        def work(session: Session, row: CaseRow, _claim: object, name: str, _: object) -> None:
+            session.add(CommentRow(case_id=row.id, author=name, text=text.strip(), created_at=now))
+
+        return self._act(case_id, author, work)
+
+    def withdraw(self, case_id: int, annotator: str) -> Case:
+        """Take the annotator's own label or skip back; they hold the case again. What they said stays in the history.
+
+        Raises :class:`~servelens.errors.Conflict` when they have not answered, and when the case is being decided by an
+        adjudicator or has been.
+        """
+        now = self._clock.now()
+
+        def work(session: Session, row: CaseRow, claim: ClaimRow | None, name: str, _: object) -> None:
+            answering.withdraw(session, row, claim, name, now, self._lease)
+
+        return self._act(case_id, annotator, work)
+
+    def reopen(self, case_id: int, actor: str, reason: str) -> Case:
+        """Take all labels of a labeled, skipped or disputed case into its history; it is open again, for everybody.
+
+        Raises :class:`~servelens.errors.Conflict` for one that is open or claimed.
+        """
+        actor, reason = checked_annotator(actor), checked_reason(reason)
+        with self._database.session() as session:
+            row = locked_case(session, case_id)
+            handing.reopen(session, row, actor, reason, self._clock.now())
+            session.flush()
+            return read_case(session, row)
+
+    def set_gold(self, case_id: int, values: Mapping[str, Any] | None, *, actor: str) -> Case:
+        """Make the case gold, with the known answer ``values`` by the field's name, or (``None``) one like any other.
+
+        Raises :class:`~servelens.errors.Invalid` for what the schema does not allow, and
+        :class:`~servelens.errors.Conflict` while somebody works on the case.
+        """
+        actor = checked_annotator(actor)
+        now = self._clock.now()
+
+        def work(session: Session, schemas: SchemasOfCall) -> Case:
+            row = locked_case(session, case_id)
+            if values is None:
+                handing.unmake_gold(session, row, actor, now)
+            else:
+                handing.make_gold(session, schemas.current(row.endpoint), row, values, actor, now)
+            session.flush()
+            return read_case(session, row)
+
+        return self._schemas.run(self._database, work)
+
+    def get(self, case_id: int, annotator: str | None = None) -> Case:
+        """The case, whoever holds it, as ``annotator`` may see it; nobody named: as who oversees the queue sees it, which
+        is without the labels of an unfinished case, but with its true state.
+        """
+        reader = None if annotator is None else checked_annotator(annotator)
         with self._database.session(read_only=True) as session:
             row = session.get(CaseRow, case_id)
             if row is None:
-                raise _no_case(case_id)
-            return read_case(session, row)
+                raise no_case(case_id)
+            claim = None if reader is None else claim_of(session, case_id, reader)
+            return read_case(session, row, reader, claim)
 
     def history(self, case_id: int) -> tuple[HistoryEntry, ...]:
-        """All changes of the case's state, the oldest first."""
+        """All that happened to the case, the oldest first."""
         with self._database.session(read_only=True) as session:
             if session.get(CaseRow, case_id, options=[load_only(CaseRow.id)]) is None:
-                raise _no_case(case_id)
+                raise no_case(case_id)
             return read_history(session, case_id)
 
     def list(
@@ -185,21 +304,29 @@ class CaseQueue:
         endpoint: str | None = None,
         annotator: str | None = None,
         evaluator: str | None = None,
+        rule: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Cases in the order in which they are claimed; ``since`` ≤ request time < ``until``.
+        """Cases in the order in which they are claimed; ``annotator`` has or has had them; ``since`` ≤ request time <
+        ``until``.
 
         ``limit`` is 1 to 500; ``cursor`` is :attr:`~relabel.case.Page.next_cursor` of the page before. Raises
         :class:`~servelens.errors.Invalid` for another limit or a cursor that is none.
         """
-        filters = case_filters(
-            state=state, endpoint=endpoint, annotator=annotator, evaluator=evaluator, since=since, until=until
+        wanted = CaseFilter(
+            state=state,
+            endpoint=endpoint,
+            annotator=annotator,
+            evaluator=evaluator,
+            rule=rule,
+            since=since,
+            until=until,
         )
         with self._database.session(read_only=True) as session:
-            return read_page(session, filters, limit=limit, cursor=cursor)
+            return read_page(session, wanted, limit=limit, cursor=cursor)
 
     def counts(self, endpoint: str | None = None) -> Mapping[str, Mapping[CaseState, int]]:
         """Cases per endpoint and state; every state is there, with 0 when there is none in it.
@@ -209,107 +336,49 @@ class CaseQueue:
         with self._database.session(read_only=True) as session:
             return count_cases(session, endpoint)
 
-    def _free_expired(self, session: Session, now: datetime) -> None:
-        expired = (
-            select(CaseRow)
-            .where(CaseRow.state == CaseState.CLAIMED, CaseRow.lease_expires_at <= now)
-            .order_by(CaseRow.lease_expires_at)
-            .limit(_EXPIRED_PER_CLAIM)
-            .options(load_only(CaseRow.state, CaseRow.annotator, CaseRow.version))
-            .with_for_update(skip_locked=True)
-        )
-        for row in session.scalars(expired):
-            # The version stays: nobody else has touched the case yet, so its holder's label is still welcome.
-            _move(
-                session,
-                row,
-                CaseState.OPEN,
-                _SYSTEM,
-                now,
-                f"the lease of {row.annotator} ran out",
-                new_version=False,
-            )
-            row.lease_expires_at = None
-        session.flush()
+    def _until_leases_are_freed(
+        self, work: Callable[[Session, SchemasOfCall], Any], endpoint: str | None
+    ) -> Case | None:
+        while True:
+            found = self._schemas.run(self._database, work, current=endpoint)
+            if found is not _AGAIN:
+                assert found is None or isinstance(found, Case)
+                return found
+
+    def _label(self, case_id: int, annotator: str, read: _Reading, version: int | None) -> Case:
+        now = self._clock.now()
+
+        def work(
+            session: Session, row: CaseRow, claim: ClaimRow | None, name: str, schemas: SchemasOfCall
+        ) -> None:
+            if claim is not None and claim.state is ClaimState.LABELED:
+                if read(row, claim, schemas) == read_label_of(session, claim):
+                    return
+            held = answering.check_held(row, claim, name, version)
+            answering.give_label(session, schemas, row, held, read(row, held, schemas), now)
+
+        return self._act(case_id, annotator, work)
+
+    def _act(
+        self,
+        case_id: int,
+        annotator: str,
+        work: Callable[[Session, CaseRow, ClaimRow | None, str, SchemasOfCall], None],
+    ) -> Case:
+        """Do something with a case, which is locked, and read it as the annotator may see it then."""
+        name = checked_annotator(annotator)
+
+        def locked(session: Session, schemas: SchemasOfCall) -> Case:
+            row = locked_case(session, case_id)
+            work(session, row, claim_of(session, case_id, name), name, schemas)
+            session.flush()
+            return read_case(session, row, name, claim_of(session, case_id, name))
+
+        return self._schemas.run(self._database, locked)
 
 
-def _own_case(annotator: str, endpoint: str | None) -> Select[CaseRow]:
-    own = select(CaseRow).where(CaseRow.annotator == annotator, CaseRow.state == CaseState.CLAIMED)
-    if endpoint is not None:
-        own = own.where(CaseRow.endpoint == endpoint)
-    return own.order_by(CaseRow.id).limit(1).with_for_update()
-
-
-def _next_open_case(endpoint: str | None) -> Select[CaseRow]:
-    waiting = select(CaseRow).where(CaseRow.state == CaseState.OPEN)
-    if endpoint is not None:
-        waiting = waiting.where(CaseRow.endpoint == endpoint)
-    return waiting.order_by(CaseRow.priority.desc(), CaseRow.id).limit(1).with_for_update(skip_locked=True)
-
-
-def _locked(session: Session, case_id: int) -> CaseRow:
-    row = session.scalar(select(CaseRow).where(CaseRow.id == case_id).with_for_update())
-    if row is None:
-        raise _no_case(case_id)
-    return row
-
-
-def _no_case(case_id: int) -> Missing:
-    return Missing(f"there is no case {case_id}", field="case_id")
-
-
-def _check_version(row: CaseRow, version: int | None) -> None:
-    if version is not None and version != row.version:
-        raise Conflict(
-            f"case {row.id} has changed since version {version}; it is at {row.version} now",
-            field="version",
-            fix="Read the case again.",
-        )
-
-
-def _check_holder(row: CaseRow, annotator: str) -> None:
-    if row.state in (CaseState.LABELED, CaseState.SKIPPED):
-        raise Conflict(
-            f"case {row.id} has been {row.state} by {row.annotator} already",
-            field="case_id",
-            fix="Claim another case.",
-        )
-    if row.annotator is None:
-        raise Conflict(f"case {row.id} is not claimed", field="case_id", fix="Claim it first.")
-    if row.annotator != annotator:
-        raise Conflict(
-            f"case {row.id} is claimed by {row.annotator}", field="annotator", fix="Claim another case."
-        )
-
-
-def _is_labeled_so(session: Session, row: CaseRow, annotator: str, label: Label) -> bool:
-    given = session.scalar(
-        select(LabelRow).where(LabelRow.case_id == row.id, LabelRow.annotator == annotator)
-    )
-    return given is not None and label == read_label(given)
-
-
-def _finish(
-    session: Session, row: CaseRow, state: CaseState, annotator: str, now: datetime, detail: str | None = None
-) -> None:
-    _move(session, row, state, annotator, now, detail)
-    row.lease_expires_at = None
-
-
-def _move(
-    session: Session,
-    row: CaseRow,
-    state: CaseState,
-    actor: str,
-    now: datetime,
-    detail: str | None = None,
-    *,
-    new_version: bool = True,
-) -> None:
-    session.add(
-        HistoryRow(case_id=row.id, at=now, from_state=row.state, to_state=state, actor=actor, detail=detail)
-    )
-    row.state = state
-    row.updated_at = now
-    if new_version:
-        row.version += 1
+def _named(name: str, field: str) -> str:
+    try:
+        return checked_annotator(name)
+    except Invalid as error:
+        raise Invalid(error.message, field=field, fix=error.fix) from error

@@ -58,6 +58,16 @@ def _widen_cases() -> None:
         [sa.column("endpoint"), sa.column("state"), sa.column("started"), *by_priority],
     )
     op.create_index("ix_relabel_cases_time", "relabel_cases", ["endpoint", "request_time"])
+    for name in ("queue", "endpoint_queue", "order", "lease", "holder"):
+        op.drop_index(f"ix_relabel_cases_{name}", "relabel_cases")
+    time = sa.column("request_time")
+    for name, first in (
+        ("queue", (sa.column("state"),)),
+        ("endpoint_queue", (sa.column("endpoint"), sa.column("state"))),
+        ("order", ()),
+        ("endpoint_order", (sa.column("endpoint"),)),
+    ):
+        op.create_index(f"ix_relabel_cases_{name}", "relabel_cases", [*first, *by_priority, time])
 
 
 def _widen_reasons() -> None:
@@ -87,6 +97,7 @@ def _widen_reasons() -> None:
             reasons.alter_column(name, existing_type=there, nullable=True)
         reasons.drop_constraint("uq_relabel_reasons_case_id_evaluator_target_direction", type_="unique")
         reasons.create_unique_constraint("uq_relabel_reasons_case_id_rule", ["case_id", "rule"])
+    op.create_index("ix_relabel_reasons_evaluator", "relabel_reasons", ["evaluator", "case_id"])
 
 
 def _widen_labels() -> None:
@@ -122,7 +133,7 @@ def _make_queue_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_relabel_claims")),
         sa.UniqueConstraint("case_id", "annotator", name=op.f("uq_relabel_claims_case_id_annotator")),
     )
-    op.create_index("ix_relabel_claims_holder", "relabel_claims", ["annotator", "state"])
+    op.create_index("ix_relabel_claims_holder", "relabel_claims", ["annotator", "state", "id"])
     op.create_index("ix_relabel_claims_lease", "relabel_claims", ["state", "lease_expires_at"])
     op.create_table(
         "relabel_decisions",
@@ -221,6 +232,7 @@ def _make_other_tables() -> None:
 
 def _fill() -> None:
     for query in (
+        "UPDATE relabel_cases SET started = true WHERE annotator IS NOT NULL",
         "UPDATE relabel_cases SET taken = 1, started = true WHERE state <> 'open'",
         "UPDATE relabel_cases SET labeled = 1, resolution = 'single' WHERE state = 'labeled'",
         "INSERT INTO relabel_claims (case_id, annotator, state, version, schema_version, is_adjudication, claimed_at,"

@@ -1,0 +1,106 @@
+"""Label schemas as transactions of the queue see them.
+
+Invariant: a transaction never waits for a second connection to the database. Twenty annotators at once would otherwise each
+hold one and wait for another, until none is left. So a transaction that misses a schema is given up (it has changed nothing
+yet that lasts), the schema is read, and the transaction runs anew. A version never changes, so it is read once a process;
+what is current is read anew for every call that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sqlalchemy.orm import Session
+
+from relabel.label_schema import LabelSchema, Schemas, default_schema
+from servelens.database import Database
+
+_MOST_KEPT: Final = 1_000
+_Result = TypeVar("_Result")
+
+
+class DefaultSchemas:
+    """Every endpoint asks for :func:`~relabel.label_schema.default_schema`."""
+
+    def __init__(self) -> None:
+        self._schema = default_schema()
+
+    def current(self, endpoint: str) -> LabelSchema:
+        """The default."""
+        return self._schema
+
+    def version(self, endpoint: str, version: int) -> LabelSchema:
+        """The default."""
+        return self._schema
+
+
+class KnownSchemas:
+    """Runs transactions that need schemas."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        self._schemas = schemas
+        self._versions: dict[tuple[str, int], LabelSchema] = {}
+
+    def run(
+        self,
+        database: Database,
+        work: Callable[[Session, SchemasOfCall], _Result],
+        *,
+        current: str | None = None,
+    ) -> _Result:
+        """What ``work`` returns in a transaction, in which every schema that it asks for is at hand. ``current`` names an
+        endpoint whose schema it will ask for. ``work`` may run several times, and must do nothing outside the transaction.
+        """
+        schemas = SchemasOfCall(self._versions)
+        if current is not None:
+            self._load(schemas, current, None)
+        while True:
+            try:
+                with database.session() as session:
+                    return work(session, schemas)
+            except _SchemaNeeded as needed:
+                self._load(schemas, needed.endpoint, needed.version)
+
+    def current(self, endpoint: str) -> LabelSchema:
+        """What annotators are asked now."""
+        return self._schemas.current(endpoint)
+
+    def _load(self, schemas: SchemasOfCall, endpoint: str, version: int | None) -> None:
+        if len(self._versions) > _MOST_KEPT:
+            self._versions.clear()
+        if version is not None:
+            self._versions[endpoint, version] = self._schemas.version(endpoint, version)
+            return
+        found = self._schemas.current(endpoint)
+        schemas.now[endpoint] = found
+        self._versions[endpoint, found.version] = found
+
+
+class SchemasOfCall:
+    """The schemas of one call, which sees one current schema an endpoint even when it changes meanwhile."""
+
+    def __init__(self, versions: dict[tuple[str, int], LabelSchema]) -> None:
+        self.now: dict[str, LabelSchema] = {}
+        self._versions = versions
+
+    def current(self, endpoint: str) -> LabelSchema:
+        """What annotators are asked now; only inside :meth:`KnownSchemas.run`."""
+        found = self.now.get(endpoint)
+        if found is None:
+            raise _SchemaNeeded(endpoint, None)
+        return found
+
+    def version(self, endpoint: str, version: int) -> LabelSchema:
+        """What they were asked at ``version``; only inside :meth:`KnownSchemas.run`."""
+        found = self._versions.get((endpoint, version))
+        if found is None:
+            raise _SchemaNeeded(endpoint, version)
+        return found
+
+
+class _SchemaNeeded(Exception):  # noqa: N818 - it is no error, and nobody but this file sees it
+    def __init__(self, endpoint: str, version: int | None) -> None:
+        self.endpoint = endpoint
+        self.version = version
+        super().__init__(endpoint)

@@ -1,0 +1,70 @@
+"""Leases that ran out.
+
+Invariant: a lease that ran out frees its place for others, but its holder's label is still taken as long as nobody else
+has the place: nothing is thrown away because somebody was slow.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, load_only
+
+from relabel.case import CaseState
+from relabel.models import CaseRow, ClaimRow, ClaimState
+from relabel.queue.places import first_end, record, unfinished_state
+
+_MOST_AT_ONCE: Final = 100
+_SYSTEM: Final = "lease"
+
+
+def free_expired(session: Session, now: datetime) -> int:
+    """Free the places whose leases ran out; how many of at most 100. Cases that others work on are left to them."""
+    ran_out = (ClaimRow.state == ClaimState.HELD, ClaimRow.lease_expires_at <= now)
+    ids = set(session.scalars(select(ClaimRow.case_id).where(*ran_out).limit(_MOST_AT_ONCE)))
+    if not ids:
+        return 0
+    locked = (
+        select(CaseRow)
+        .where(CaseRow.id.in_(ids))
+        .order_by(CaseRow.id)
+        .options(
+            load_only(
+                CaseRow.state,
+                CaseRow.annotator,
+                CaseRow.version,
+                CaseRow.taken,
+                CaseRow.wanted,
+                CaseRow.labeled,
+                CaseRow.lease_expires_at,
+            )
+        )
+        .with_for_update(skip_locked=True)
+    )
+    rows = {row.id: row for row in session.scalars(locked)}
+    claims = session.scalars(
+        select(ClaimRow).where(*ran_out, ClaimRow.case_id.in_(rows)).order_by(ClaimRow.id)
+    ).all()
+    for claim in claims:
+        _expire(session, rows[claim.case_id], claim, now)
+    return len(claims)
+
+
+def _expire(session: Session, row: CaseRow, claim: ClaimRow, now: datetime) -> None:
+    claim.state = ClaimState.EXPIRED
+    claim.lease_expires_at = None
+    if claim.is_adjudication:
+        state = CaseState.DISPUTED
+    elif row.state is CaseState.GOLD:
+        state = row.state
+    else:
+        row.taken -= 1
+        state = unfinished_state(row)
+    # The version stays: nobody else has touched the case yet, so its holder's label is still welcome.
+    detail = f"the lease of {claim.annotator} ran out"
+    record(session, row, state, _SYSTEM, now, "expired", detail, new_version=False)
+    if row.state is not CaseState.GOLD:
+        session.flush()
+        row.lease_expires_at = first_end(session, row.id)
