@@ -20,7 +20,8 @@ from dashboard.truth_queries import TruthQueries
 from dashboard.view import View, Window, parse
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silences
-from relabel.label_schema import LabelSchema, default_schema
+from relabel.label_schema import LabelSchema
+from relabel.schema_store import SchemaStore
 
 
 class Console:
@@ -28,6 +29,7 @@ class Console:
 
     def __init__(self, services: ConsoleServices) -> None:
         self.services = services
+        self._schemas = services.schemas or SchemaStore(services.database, services.clock)
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)
@@ -56,10 +58,9 @@ class Console:
         """What annotators of an endpoint are asked, now or at a version. Raises :class:`~servelens.errors.Missing` when there
         is no such version.
         """
-        schemas = self.services.schemas
-        if schemas is None:
-            return default_schema()
-        return schemas.current(endpoint) if version is None else schemas.version(endpoint, version)
+        return (
+            self._schemas.current(endpoint) if version is None else self._schemas.version(endpoint, version)
+        )
 
     def case_counts(self) -> Mapping[str, int]:
         """Cases of all endpoints by state."""

@@ -6,7 +6,6 @@ text are characters (Unicode code points) of exactly the text that the queue rea
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from typing import Any
 
 from dashboard import formats
 from dashboard.conversation import Turn
+from relabel.alternatives import Presented, preferred, presented
 from relabel.case import Case
 from relabel.label import ANSWER, TIE, GivenLabel, Value
 from relabel.label_schema import Field, FieldType, LabelSchema, Side
+from relabel.suggestions import Suggested, suggestions
+from servelens.errors import Invalid
 
 _TITLES = {
     FieldType.RATING: "Rating",
@@ -73,17 +75,6 @@ def _request_surfaces(text: str, turns: Sequence[Turn]) -> list[Surface]:
     return found or [Surface(side="request", offset=0, text=text, turn=None)]
 
 
-def presented(case: Case, annotator: str) -> tuple[str, ...]:
-    """The names of the recorded answer and of the others in an order that does not tell which is which, but always the same
-    to the same annotator.
-    """
-
-    def lot(name: str) -> bytes:
-        return hashlib.sha256(f"{case.id}\0{annotator}\0{name}".encode()).digest()
-
-    return tuple(sorted((ANSWER, *(each.id for each in case.alternatives)), key=lot))
-
-
 def form(
     case: Case,
     schema: LabelSchema,
@@ -100,6 +91,9 @@ def form(
     case is shown anew.
     """
     order = presented(case, annotator)
+    suggested = suggestions(schema, case.scores)
+    most = majority(case, schema) if is_adjudication else None
+    answers = [(schema.answers(given.label), given.label.comment) for given in case.labels]
     return {
         "id": case.id,
         "version": case.version,
@@ -108,20 +102,26 @@ def form(
         "adjudication": is_adjudication,
         "answer": answer,
         "surfaces": [{"side": each.side, "offset": each.offset, "text": each.text} for each in shown],
-        "fields": [field_of(field, schema, case, order) for field in schema.fields],
-        "prefill": dict(prefill) if prefill is not None else None,
+        "fields": [
+            field_of(field, case, [each.key for each in order], suggested.get(field.name, ()))
+            for field in schema.fields
+        ],
+        "prefill": None if prefill is None else _for_browser(prefill, schema, order),
         "comment": comment,
         "given": [
-            {"values": schema.answers(given.label), "comment": given.label.comment} for given in case.labels
+            {"values": _for_browser(values, schema, order), "comment": said} for values, said in answers
         ]
         if is_adjudication
         else [],
-        "majority": majority(case, schema) if is_adjudication else None,
+        "majority": None if most is None else _for_browser(most, schema, order),
     }
 
 
-def field_of(field: Field, schema: LabelSchema, case: Case, order: Sequence[str]) -> dict[str, Any]:
-    """One field as JSON; ``options`` have a value and a title."""
+def field_of(
+    field: Field, case: Case, answers: Sequence[str], suggested: Sequence[Suggested] = ()
+) -> dict[str, Any]:
+    """One field as JSON; ``options`` have a value and a title. ``answers`` are what a preference names the answers by."""
+    options: list[dict[str, Any]]
     match field.type:
         case FieldType.RATING if field.scale is None:
             options = [{"value": "good", "title": "Good"}, {"value": "bad", "title": "Bad"}]
@@ -129,45 +129,58 @@ def field_of(field: Field, schema: LabelSchema, case: Case, order: Sequence[str]
             options = [{"value": place, "title": str(place)} for place in range(1, (field.scale or 1) + 1)]
         case FieldType.PREFERENCE:
             options = [
-                {"value": name, "title": f"Answer {place}"} for place, name in enumerate(order, start=1)
+                {"value": name, "title": f"Answer {place}"} for place, name in enumerate(answers, start=1)
             ]
             options.append({"value": TIE, "title": "None is better"})
         case _:
             options = [{"value": option, "title": option} for option in field.options]
     good_from = field.good_from if field.good_from is not None else field.scale
+    # Of one answer alone nothing is asked, as in LabelSchema.read.
+    alone = field.type is FieldType.PREFERENCE and not case.alternatives
     return {
         "name": field.name,
         "type": str(field.type),
         "title": title(field),
-        "help": field.help,
-        "required": field.required,
-        "options": options,
+        "help": "There is only one answer to this request." if alone else field.help,
+        "required": field.required and not alone,
+        "options": [] if alone else options,
         "scale": field.scale,
         "good_from": good_from if field.type is FieldType.RATING else None,
         "of": field.of,
-        "suggestions": suggestions(field, case) if schema.show_suggestions else [],
+        "suggestions": [
+            {"value": each.value, "why": f"{each.evaluator} {formats.significant(each.score)}"}
+            if each.score is not None
+            else {"value": each.value, "why": each.evaluator}
+            for each in suggested
+        ],
     }
 
 
-def suggestions(field: Field, case: Case) -> list[dict[str, Any]]:
-    """What the evaluators' scores of the case suggest for a field, and which score does."""
-    found = []
-    for each in field.suggest:
-        for score in case.scores:
-            if score.evaluator != each.evaluator or score.target != each.target:
-                continue
-            value: Any = each.value
-            if each.above is None and each.below is None:
-                value = each.value if each.value is not None else score.label
-                fits = score.label is not None and (not field.options or value in field.options)
-            else:
-                fits = score.score is not None and (
-                    (each.above is not None and score.score > each.above)
-                    or (each.below is not None and score.score < each.below)
-                )
-            if fits and value is not None:
-                words = score.label if score.score is None else formats.significant(score.score)
-                found.append({"value": value, "why": f"{each.evaluator} {words}"})
+def from_browser(
+    values: Mapping[str, Any], schema: LabelSchema, case: Case, annotator: str
+) -> dict[str, Any]:
+    """The values of a form as the queue reads them: an answer is preferred by the letter that it was shown under.
+
+    Raises :class:`~servelens.errors.Invalid` naming the field.
+    """
+    found = dict(values)
+    field = schema.of_type(FieldType.PREFERENCE)
+    if field is not None and isinstance(found.get(field.name), str):
+        try:
+            found[field.name] = preferred(case, annotator, found[field.name])
+        except Invalid as error:
+            raise Invalid(error.message, field=f"values.{field.name}", fix=error.fix) from error
+    return found
+
+
+def _for_browser(
+    values: Mapping[str, Value], schema: LabelSchema, order: Sequence[Presented]
+) -> dict[str, Value]:
+    field = schema.of_type(FieldType.PREFERENCE)
+    found = dict(values)
+    if field is not None and field.name in found:
+        letters = {each.id: each.key for each in order} | {TIE: TIE}
+        found[field.name] = letters.get(str(found[field.name]), TIE)
     return found
 
 
@@ -184,15 +197,16 @@ def majority(case: Case, schema: LabelSchema) -> dict[str, Value] | None:
     return found or None
 
 
-def value_words(value: Value | None, field: Field, order: Sequence[str] = ()) -> str:
+def value_words(value: Value | None, field: Field, order: Sequence[Presented] = ()) -> str:
     """A value of a label in words; ``order`` are the answers as they were presented, none where nobody is blind."""
     if value is None:
         return formats.MISSING
     if field.type is FieldType.PREFERENCE:
         if value == TIE:
             return "None is better"
-        if value in order:
-            return f"Answer {order.index(str(value)) + 1}"
+        for place, each in enumerate(order, start=1):
+            if each.id == value:
+                return f"Answer {place}"
         return "Recorded answer" if value == ANSWER else str(value)
     if field.type is FieldType.SPANS and isinstance(value, list):
         return "\n".join(

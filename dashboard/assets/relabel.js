@@ -43,9 +43,14 @@
     return target.isContentEditable || ["TEXTAREA", "SELECT"].includes(target.tagName);
   }
 
+  /* Whether a dialog or a panel lies over the page; one that is kept for later has no box. */
+  function isCovered() {
+    return Array.from(document.querySelectorAll(".mantine-Modal-content, .mantine-Drawer-content")).some((one) => one.getClientRects().length);
+  }
+
   document.addEventListener("keydown", function (event) {
     if (!element("relabel-page") || event.isComposing || event.repeat) return;
-    if (document.querySelector(".mantine-Modal-content, .mantine-Drawer-content")) return;
+    if (isCovered()) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       if (press("relabel-submit")) event.preventDefault();
       return;
@@ -119,8 +124,10 @@
       const title = element("relabel-case-title");
       const focused = document.activeElement;
       if (title && !(focused && isText(focused) && focused.id !== "relabel-name")) title.focus({ preventScroll: true });
-      const bench = element("relabel-bench");
-      if (bench && bench.getBoundingClientRect().top < 0) bench.scrollIntoView({ block: "start" });
+      const bench = element("relabel-bench"), top = bench.getBoundingClientRect().top;
+      const hidden = bench.querySelector(".desk").getBoundingClientRect().bottom > window.innerHeight;
+      // The case and the whole desk on one screen, below the bar that stays.
+      if (top < 0 || (hidden && window.innerWidth > 1080)) bench.scrollIntoView({ block: "start" });
     });
   }
 

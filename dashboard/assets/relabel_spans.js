@@ -100,6 +100,19 @@
     }
   });
 
+  /* What is selected now, else what was selected last, without the space around it. The event may be late. */
+  function picked(side) {
+    const now = pieces.filter((piece) => piece.side === side).map((piece) => piece.selection()).find((one) => one && one.start < one.end);
+    const found = now || chosen;
+    if (!found || found.piece.side !== side || !pieces.includes(found.piece)) return null;
+    const points = Array.from(found.piece.text).slice(found.start - found.piece.offset, found.end - found.piece.offset);
+    const isSpace = (point) => /^\s$/.test(point);
+    let from = 0, to = points.length;
+    while (from < to && isSpace(points[from])) from++;
+    while (to > from && isSpace(points[to - 1])) to--;
+    return from < to ? { piece: found.piece, start: found.start + from, end: found.start + to } : found;
+  }
+
   /* Makes `field` one that marks text; `list` shows what is marked. */
   relabel.spans = function (field, form, list, make) {
     const layer = Object.assign(field, { form: form, marked: [] });
@@ -119,15 +132,15 @@
     };
     field.keep = (spans) => { field.marked = spans.sort((a, b) => a.start - b.start || a.end - b.end); field.show(); form.changed(); };
     field.take = (place) => {
-      if (!chosen || chosen.piece.side !== field.of || !pieces.includes(chosen.piece)) {
+      const selected = picked(field.of);
+      if (!selected) {
         form.mark(field.name, "Select some text of the " + (field.of === "request" ? "request" : "answer") + " first.");
         return;
       }
-      const span = { start: chosen.start, end: chosen.end, label: field.options[place].value };
-      const piece = chosen.piece;
+      const span = { start: selected.start, end: selected.end, label: field.options[place].value };
       form.unmark(field);
       if (!field.marked.some((one) => one.start === span.start && one.end === span.end && one.label === span.label)) field.keep([...field.marked, span]);
-      piece.setCaret(span.end);
+      selected.piece.setCaret(span.end);
       chosen = null;
     };
     field.surface = () => (pieces.find((piece) => piece.side === field.of && piece.element.isContentEditable) || {}).element;

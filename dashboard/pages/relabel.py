@@ -70,7 +70,7 @@ def layout(_console: Console) -> Element:
                     html.Nav(
                         [
                             dcc.Link(
-                                tab.title, id=f"relabel-tab-{tab.name}", href="/relabel", className="tab"
+                                tab.title, id=f"relabel-tab-{tab.name}", href="/relabel", className="page-tab"
                             )
                             for tab in TABS
                         ],

@@ -12,9 +12,10 @@ from dash import dcc, html
 
 from dashboard import conversation, formats, label_form, reason_text
 from dashboard.conversation import Turn
-from dashboard.elements import Element, badge, code_block, icon, plain
+from dashboard.elements import Element, badge, card, code_block, icon, plain
 from dashboard.label_form import Surface
 from dashboard.pages.request_panel import said, transcript
+from relabel.alternatives import presented
 from relabel.case import Alternative, Case, CaseState, Reason
 from relabel.label import ANSWER
 from relabel.label_schema import FieldType, LabelSchema
@@ -78,8 +79,6 @@ def case_view(
             ),
             reasons(case.reasons),
             scores(case),
-            # Filled when it is there: reading the table must not hold up the next case.
-            html.Div(id="relabel-feedback", className="case-feedback"),
             comments(case) if case.comments else None,
             labels_compared(case, schema, annotator) if is_adjudication else None,
             _loose_surface(places[None]) if None in places else None,
@@ -87,7 +86,7 @@ def case_view(
                 [turn for turn in turns if not (compares and turn.is_answer)],
                 {place: _surface(number) for place, (number, _) in places.items() if place is not None},
             ),
-            _answers(case, turns, annotator, places) if compares else others(case),
+            *(_answers(case, schema, turns, annotator, places) if compares else (others(case),)),
             _tools(case.tools) if case.tools else None,
         ],
         className="card case",
@@ -149,23 +148,18 @@ def feedback(given: Sequence[Mapping[str, Any]]) -> Element | None:
     """What users said of the answer, rows of the feedback table; nothing where nobody said anything."""
     if not given:
         return None
-    return html.Ul(
-        [
-            html.Li(
-                [
-                    html.Span(
-                        f"{row['source'] or 'somebody'}: {row['name'] or 'feedback'}", className="muted"
-                    ),
-                    html.Strong(formats.significant(row["value"])) if row["value"] is not None else None,
-                    html.Strong(row["label"]) if row["label"] else None,
-                    plain(row["comment"]) if row["comment"] else None,
-                ]
-            )
-            for row in given
-        ],
-        className="case-scores small",
-        **{"aria-label": "Feedback"},
-    )
+    lines = [
+        html.Li(
+            [
+                html.Span(f"{row['source'] or 'somebody'}: {row['name'] or 'feedback'}", className="muted"),
+                html.Strong(formats.significant(row["value"])) if row["value"] is not None else None,
+                html.Strong(row["label"]) if row["label"] else None,
+                plain(row["comment"]) if row["comment"] else None,
+            ]
+        )
+        for row in given
+    ]
+    return card("What users said", html.Ul(lines, className="case-scores"), class_name="spaced")
 
 
 def comments(case: Case) -> Element:
@@ -197,20 +191,19 @@ def _loose_surface(surface: tuple[int, Surface]) -> Element:
 
 
 def _answers(
-    case: Case, turns: Sequence[Turn], annotator: str, places: Mapping[int | None, tuple[int, Surface]]
-) -> Element:
+    case: Case,
+    schema: LabelSchema,
+    turns: Sequence[Turn],
+    annotator: str,
+    places: Mapping[int | None, tuple[int, Surface]],
+) -> tuple[Element, Element | None]:
     """The recorded answer and the others side by side. Which is which shows once one has been preferred."""
-    by_name = {each.id: each for each in case.alternatives}
+    sources = {each.id: _SOURCES.get(each.source, each.source) for each in case.alternatives}
     cells = []
-    for place, name in enumerate(label_form.presented(case, annotator), start=1):
-        if name == ANSWER:
-            turn = turns[-1] if case.answered and turns else Turn("assistant", "")
-            surface = _surface(places[len(turns) - 1][0]) if len(turns) - 1 in places else None
-            source = "recorded answer"
-        else:
-            other = by_name[name]
-            turn, surface = _other_turn(other), None
-            source = _SOURCES.get(other.source, other.source)
+    for place, each in enumerate(presented(case, annotator), start=1):
+        is_recorded = each.id == ANSWER
+        surface = places.get(len(turns) - 1) if is_recorded else None
+        source = "recorded answer" if is_recorded else sources[each.id]
         cells.append(
             html.Div(
                 [
@@ -218,14 +211,23 @@ def _answers(
                         [f"Answer {place}", html.Span(source, className="answer-source")],
                         className="turn-role",
                     ),
-                    *said(turn, surface),
+                    *said(conversation.turn(each.message), None if surface is None else _surface(surface[0])),
                 ],
                 className="turn turn-assistant answer",
                 role="group",
-                **{"aria-label": f"Answer {place}", "data-answer": name},
+                **{"aria-label": f"Answer {place}"},
             )
         )
-    return html.Div(cells, id="relabel-answers", className="answers", **{"data-blind": "true"})
+    asks_more = any(
+        field.type in (FieldType.RATING, FieldType.CORRECTED_ANSWER)
+        or (field.type is FieldType.SPANS and field.of == "response")
+        for field in schema.fields
+    )
+    note = "Which one is the recorded answer, that the other questions are about, shows once you have chosen."
+    return (
+        html.Div(cells, id="relabel-answers", className="answers", **{"data-blind": "true"}),
+        html.P(note, className="note blind-note") if asks_more else None,
+    )
 
 
 def others(case: Case) -> Element | None:
@@ -295,7 +297,7 @@ def labels_compared(case: Case, schema: LabelSchema, annotator: str) -> Element:
     """The labels of a dispute side by side, with what differs marked; each can be taken as a start."""
     differ = label_form.differing(case.labels, schema)
     compares = schema.of_type(FieldType.PREFERENCE) is not None and bool(case.alternatives)
-    order = label_form.presented(case, annotator) if compares else ()
+    order = presented(case, annotator) if compares else ()
     answers = [schema.answers(given.label) for given in case.labels]
     rows = [
         html.Tr(

@@ -20,8 +20,7 @@ from dashboard.pages import relabel_case
 from dashboard.view import View
 from relabel.case import Case, CaseState
 from relabel.label import Value
-from relabel.label_schema import LabelSchema
-from relabel.queue.case_queue import CaseQueue
+from relabel.label_schema import FieldType, LabelSchema
 from servelens.errors import Conflict, Invalid, Missing
 
 _ACTIONS = ("claim", "submit", "skip", "release", "undo")
@@ -34,10 +33,27 @@ def layout() -> Element:
     """The place of the case, and the desk beside it."""
     return html.Div(
         [
-            html.Div(id="relabel-case", children=None, className="relabel-case"),
+            html.Div(
+                [
+                    html.Div(id="relabel-case", children=None, className="relabel-case"),
+                    # Filled when it is there: reading the table must not hold up the next case.
+                    html.Div(id="relabel-feedback"),
+                ]
+            ),
             html.Section(
                 [
                     _button("relabel-claim", "Claim next", "N", "play", "button-primary wide-button"),
+                    html.Div(
+                        [
+                            html.Div(id="relabel-done", className="muted small", **{"aria-live": "polite"}),
+                            html.Div(
+                                _button("relabel-undo", "Undo", "U", "undo", "button-quiet button-small"),
+                                id="relabel-undo-place",
+                                hidden=True,
+                            ),
+                        ],
+                        className="label-row",
+                    ),
                     html.Div(
                         [
                             # What is inside belongs to assets/relabel_form.js.
@@ -64,17 +80,6 @@ def layout() -> Element:
                             ),
                         ],
                         className="desk-form",
-                    ),
-                    html.Div(
-                        [
-                            html.Div(id="relabel-done", className="muted small", **{"aria-live": "polite"}),
-                            html.Div(
-                                _button("relabel-undo", "Undo", "U", "undo", "button-quiet button-small"),
-                                id="relabel-undo-place",
-                                hidden=True,
-                            ),
-                        ],
-                        className="label-row",
                     ),
                     html.Div(id="relabel-guidelines"),
                     _keys(),
@@ -139,14 +144,14 @@ def register(callbacks: Callbacks, console: Console) -> None:
         elif action != "claim":
             if held is None:
                 raise Invalid("no case is claimed", fix="Press N to claim the next one.")
-            done = _finish(queue, action, annotator, held, command)
+            done = _finish(console, action, annotator, held, command)
             disputes = bool(held.get("adjudication"))
             if action == "submit":
                 labeled = [*labeled, int(held["id"])][-_MOST_UNDO:]
         if case is None and action != "release":
             claim = queue.claim_dispute if disputes else queue.claim
             case = claim(annotator, view.endpoint or None)
-        common = (done, changed + 1, labeled, not labeled)
+        common = (done, changed + 1, labeled, not labeled, None)
         if case is None:
             idle = idle_view(console, view, disputes=disputes, finished=action != "release")
             return idle, None, "bench idle", None, *common
@@ -169,6 +174,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             Output("relabel-changed", "data"),
             Output("relabel-labeled", "data"),
             Output("relabel-undo-place", "hidden"),
+            Output("relabel-feedback", "children", allow_duplicate=True),
         ],
         [Input("relabel-command", "data")],
         [
@@ -294,13 +300,14 @@ def _undo(
 
 
 def _finish(
-    queue: CaseQueue,
+    console: Console,
     action: str,
     annotator: str,
     held: Mapping[str, Any],
     command: Mapping[str, Any],
 ) -> str:
     """Do what the annotator asked for with the held case, and say so."""
+    queue = console.services.queue
     case_id, version = int(held["id"]), int(held["version"])
     comment = str(command.get("comment") or "").strip()
     if action == "release":
@@ -313,7 +320,12 @@ def _finish(
     if not isinstance(values, Mapping):
         raise Invalid("there are no answers", field="values")
     try:
-        queue.answer(case_id, annotator, values, comment or None, version=version)
+        answers = dict(values)
+        if any(field["type"] == FieldType.PREFERENCE for field in held["fields"]):
+            case = queue.get(case_id, annotator)
+            schema = console.schema(case.endpoint, case.schema_version)
+            answers = label_form.from_browser(values, schema, case, annotator)
+        queue.answer(case_id, annotator, answers, comment or None, version=version)
     except Invalid as error:
         raise _about(error, held) from error
     except Conflict as error:
@@ -324,10 +336,16 @@ def _finish(
 
 
 def _summary(values: Mapping[str, Any], held: Mapping[str, Any]) -> str:
-    kinds = {str(field["type"]): values.get(field["name"]) for field in held["fields"]}
-    rating = kinds.get("rating")
-    words = "" if rating is None else f" {rating}"
-    return words + (" with a corrected answer" if kinds.get("corrected_answer") else "")
+    words = ""
+    for field in held["fields"]:
+        value = values.get(field["name"])
+        if value is None:
+            continue
+        if field["type"] == FieldType.RATING:
+            words = f", rated {value} of {field['scale']}" if field["scale"] else f" {value}"
+        elif field["type"] == FieldType.CORRECTED_ANSWER:
+            words += " with a corrected answer"
+    return words
 
 
 def _about(error: Invalid, held: Mapping[str, Any]) -> Invalid:
@@ -336,11 +354,12 @@ def _about(error: Invalid, held: Mapping[str, Any]) -> Invalid:
     field = next((each for each in held["fields"] if each["name"] == name), None)
     if field is None:
         return error
-    fix = error.fix
+    message, fix = f"{error.message} ({field['title']})", error.fix
     if error.message == "it is not answered":
-        good_or_bad = field["type"] == "rating" and field["scale"] is None
+        good_or_bad = field["type"] == FieldType.RATING and field["scale"] is None
+        message = f"“{field['title']}” is not answered"
         fix = "Press G for good or B for bad, or skip." if good_or_bad else "Answer it, or skip."
-    return Invalid(f"{field['title']}: {error.message}", field=error.field, fix=fix)
+    return Invalid(message, field=error.field, fix=fix)
 
 
 def _guidelines(schema: LabelSchema) -> Element | None:

@@ -333,7 +333,7 @@ def _gold_form(case: Case, schema: LabelSchema) -> Mapping[str, Any]:
     """The form of the known label. Spans are left to the desk and the API: the text is only read here."""
     names = (ANSWER, *(each.id for each in case.alternatives))
     fields = [
-        label_form.field_of(field, schema, case, names)
+        label_form.field_of(field, case, names)
         for field in schema.fields
         if field.type is not FieldType.SPANS
     ]
