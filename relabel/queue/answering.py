@@ -48,8 +48,8 @@ def give_label(
     if row.state is CaseState.GOLD:
         record(session, row, row.state, claim.annotator, now, "labeled")
         return
-    session.flush()
     if claim.is_adjudication:
+        session.flush()
         _adjudicated(session, schemas, row, given, now)
         return
     row.labeled += 1
@@ -69,7 +69,6 @@ def give_skip(
         record(session, row, row.state, claim.annotator, now, "skipped", reason)
         return
     row.annotator = claim.annotator
-    session.flush()
     if claim.is_adjudication:
         row.skip_reason = reason
         row.lease_expires_at = None
@@ -185,6 +184,7 @@ def _settle(
     if row.taken < row.wanted or row.labeled + skipped < row.taken:
         record(session, row, unfinished_state(row), actor, now, event, detail)
         return
+    session.flush()
     # The only label of a case is the one that was just given, which saves reading it.
     labels = [given] if given is not None and row.labeled == 1 else _labels(session, row.id)
     verdict = decide([_ballot(schemas, row, each) for each in labels])

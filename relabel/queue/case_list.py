@@ -102,7 +102,7 @@ def count_cases(session: Session, endpoint: str | None) -> Mapping[str, Mapping[
     return dict(sorted(counts.items()))
 
 
-def _found(session: Session, wanted: CaseFilter) -> Select[tuple[int]]:
+def _found(session: Session, wanted: CaseFilter) -> Select[int]:
     query = select(CaseRow.id).where(*wanted.columns())
     narrow = False
     for case_id, conditions in wanted.others():

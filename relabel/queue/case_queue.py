@@ -9,9 +9,11 @@ not queue behind each other), and a claim and a label are unique for a case and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, load_only
 
 from relabel.case import Case, CaseState, HistoryEntry, Page, checked_annotator, checked_reason
@@ -252,11 +254,15 @@ class CaseQueue:
         Raises :class:`~servelens.errors.Conflict` for one that is open or claimed.
         """
         actor, reason = checked_annotator(actor), checked_reason(reason)
-        with self._database.session() as session:
+        now = self._clock.now()
+
+        def work(session: Session, _: SchemasOfCall) -> Case:
             row = locked_case(session, case_id)
-            handing.reopen(session, row, actor, reason, self._clock.now())
+            handing.reopen(session, row, actor, reason, now)
             session.flush()
             return read_case(session, row)
+
+        return self._schemas.run(self._database, work)
 
     def set_gold(self, case_id: int, values: Mapping[str, Any] | None, *, actor: str) -> Case:
         """Make the case gold, with the known answer ``values`` by the field's name, or (``None``) one like any other.
@@ -288,7 +294,10 @@ class CaseQueue:
             if row is None:
                 raise no_case(case_id)
             claim = None if reader is None else claim_of(session, case_id, reader)
-            return read_case(session, row, reader, claim)
+            case = read_case(session, row, reader, claim)
+        if claim is not None:
+            return case
+        return replace(case, schema_version=self._schemas.current(case.endpoint).version)
 
     def history(self, case_id: int) -> tuple[HistoryEntry, ...]:
         """All that happened to the case, the oldest first."""
@@ -351,9 +360,9 @@ class CaseQueue:
         def work(
             session: Session, row: CaseRow, claim: ClaimRow | None, name: str, schemas: SchemasOfCall
         ) -> None:
-            if claim is not None and claim.state is ClaimState.LABELED:
-                if read(row, claim, schemas) == read_label_of(session, claim):
-                    return
+            has_labeled = claim is not None and claim.state is ClaimState.LABELED
+            if claim is not None and has_labeled and _says_so(session, claim, read(row, claim, schemas)):
+                return
             held = answering.check_held(row, claim, name, version)
             answering.give_label(session, schemas, row, held, read(row, held, schemas), now)
 
@@ -370,11 +379,17 @@ class CaseQueue:
 
         def locked(session: Session, schemas: SchemasOfCall) -> Case:
             row = locked_case(session, case_id)
-            work(session, row, claim_of(session, case_id, name), name, schemas)
+            claim = claim_of(session, case_id, name)
+            work(session, row, claim, name, schemas)
             session.flush()
-            return read_case(session, row, name, claim_of(session, case_id, name))
+            is_gone = claim is None or inspect(claim).was_deleted
+            return read_case(session, row, name, None if is_gone else claim)
 
         return self._schemas.run(self._database, locked)
+
+
+def _says_so(session: Session, claim: ClaimRow, label: Label) -> bool:
+    return read_label_of(session, claim) == label
 
 
 def _named(name: str, field: str) -> str:

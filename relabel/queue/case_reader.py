@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from relabel.case import (
@@ -29,6 +29,31 @@ from relabel.queue.gold import as_any_other
 from relabel.queue.places import FINISHED
 
 _PREVIEW_LENGTH: Final = 200
+_REASONS: Final = (
+    select(
+        ReasonRow.case_id,
+        ReasonRow.rule,
+        ReasonRow.kind,
+        ReasonRow.priority,
+        ReasonRow.evaluator,
+        ReasonRow.evaluator_version,
+        ReasonRow.target,
+        ReasonRow.score,
+        ReasonRow.direction,
+        ReasonRow.threshold,
+        ReasonRow.label,
+        ReasonRow.detail,
+    )
+    .where(ReasonRow.case_id.in_(bindparam("ids", expanding=True)))
+    .order_by(ReasonRow.case_id, ReasonRow.priority.desc(), ReasonRow.id)
+)
+_LABELS: Final = select(LabelRow).where(LabelRow.case_id == bindparam("case_id")).order_by(LabelRow.id)
+_OWN_LABEL: Final = _LABELS.where(LabelRow.annotator == bindparam("annotator"))
+_COMMENTS: Final = (
+    select(CommentRow.author, CommentRow.text, CommentRow.created_at)
+    .where(CommentRow.case_id == bindparam("case_id"))
+    .order_by(CommentRow.id)
+)
 
 
 def read_case(
@@ -90,27 +115,10 @@ def read_history(session: Session, case_id: int) -> tuple[HistoryEntry, ...]:
 def read_reasons(session: Session, case_ids: Sequence[int]) -> dict[int, tuple[Reason, ...]]:
     """The reasons of each of the cases, the most urgent first."""
     found: dict[int, list[Reason]] = defaultdict(list)
-    rows = session.execute(
-        select(
-            ReasonRow.case_id,
-            ReasonRow.rule,
-            ReasonRow.kind,
-            ReasonRow.priority,
-            ReasonRow.evaluator,
-            ReasonRow.evaluator_version,
-            ReasonRow.target,
-            ReasonRow.score,
-            ReasonRow.direction,
-            ReasonRow.threshold,
-            ReasonRow.label,
-            ReasonRow.detail,
-        )
-        .where(ReasonRow.case_id.in_(case_ids))
-        .order_by(ReasonRow.case_id, ReasonRow.priority.desc(), ReasonRow.id)
-    )
-    for row in rows.mappings():
-        values = dict(row)
-        found[values.pop("case_id")].append(Reason(**values))
+    rows = session.execute(_REASONS, {"ids": case_ids})
+    names = list(rows.keys())[1:]
+    for case_id, *values in rows:
+        found[case_id].append(Reason(**dict(zip(names, values, strict=True))))
     return {case_id: tuple(reasons) for case_id, reasons in found.items()}
 
 
@@ -132,11 +140,11 @@ def preview(text: str | None) -> str | None:
 def _labels(
     session: Session, row: CaseRow, reader: str | None, claim: ClaimRow | None
 ) -> tuple[GivenLabel, ...]:
-    given = select(LabelRow).where(LabelRow.case_id == row.id).order_by(LabelRow.id)
+    given = _LABELS
     if row.state not in FINISHED and not _adjudicates(claim):
         if claim is None or claim.state is not ClaimState.LABELED:
             return ()
-        given = given.where(LabelRow.annotator == reader)
+        given = _OWN_LABEL
     return tuple(
         GivenLabel(
             each.annotator,
@@ -147,7 +155,7 @@ def _labels(
             each.duration_s,
             each.source,
         )
-        for each in session.scalars(given)
+        for each in session.scalars(given, {"case_id": row.id, "annotator": reader})
     )
 
 
@@ -156,9 +164,5 @@ def _adjudicates(claim: ClaimRow | None) -> bool:
 
 
 def _comments(session: Session, case_id: int) -> tuple[Comment, ...]:
-    rows = session.execute(
-        select(CommentRow.author, CommentRow.text, CommentRow.created_at)
-        .where(CommentRow.case_id == case_id)
-        .order_by(CommentRow.id)
-    )
+    rows = session.execute(_COMMENTS, {"case_id": case_id})
     return tuple(Comment(*row) for row in rows)

@@ -6,13 +6,17 @@ Claiming must not grow slow with the queue, so it never asks which of all open c
 ends: of the cases that somebody has started, the first by priority that the annotator has not had, within a bounded window;
 and of the others, which nobody can have had, the first. The better of the two is theirs. Only when there is neither and the
 window was full are all looked at.
+
+The statements are made once, and those that only find ids are plain SQL, the same for every database: putting one together
+from parts costs more than SQLite needs to run it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, exists, false, select, true
+from sqlalchemy import Select, TextClause, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from relabel.case import CaseState
@@ -25,27 +29,80 @@ from servelens.errors import Invalid
 WINDOW: Final = 2_000
 _CANDIDATES: Final = 32
 
+_NOT_HAD: Final = """NOT EXISTS (
+    SELECT 1 FROM relabel_claims
+    WHERE relabel_claims.case_id = {}.id AND annotator = :annotator AND relabel_claims.state <> 'expired'
+)"""
+"""Who only let a lease run out has not had the case."""
+_ORDER: Final = "ORDER BY priority DESC, id"
+
+
+def _two_ends(place: str) -> str:
+    return f"""
+SELECT id FROM (
+    SELECT id, priority FROM (
+        SELECT id, priority FROM (
+            SELECT id, priority FROM relabel_cases WHERE {place} AND started = true {_ORDER} LIMIT {WINDOW}
+        ) AS in_window
+        WHERE {_NOT_HAD.format("in_window")} {_ORDER} LIMIT {_CANDIDATES}
+    ) AS begun
+    UNION ALL
+    SELECT id, priority FROM (
+        SELECT id, priority FROM relabel_cases WHERE {place} AND started = false {_ORDER} LIMIT {_CANDIDATES}
+    ) AS fresh
+) AS both_ends
+{_ORDER} LIMIT {_CANDIDATES}"""
+
+
+def _beyond(place: str) -> str:
+    return f"""
+SELECT id FROM relabel_cases WHERE {place} AND started = true
+    AND EXISTS (SELECT 1 FROM relabel_cases WHERE {place} AND started = true {_ORDER} LIMIT 1 OFFSET {WINDOW})
+    AND {_NOT_HAD.format("relabel_cases")}
+{_ORDER} LIMIT {_CANDIDATES}"""
+
+
+def _by_endpoint(make: Any) -> dict[bool, TextClause]:
+    """Of all endpoints (``False``), and of one."""
+    return {False: text(make("state = 'open'")), True: text(make("endpoint = :endpoint AND state = 'open'"))}
+
+
+_TWO_ENDS: Final = _by_endpoint(_two_ends)
+_BEYOND: Final = _by_endpoint(_beyond)
+_OWN: Final = {
+    of_one: text(f"""
+SELECT relabel_claims.id, case_id FROM relabel_claims JOIN relabel_cases ON relabel_cases.id = case_id
+WHERE relabel_claims.annotator = :annotator AND relabel_claims.state = 'held' AND is_adjudication = :is_adjudication
+    {"AND endpoint = :endpoint" if of_one else ""}
+ORDER BY relabel_claims.id LIMIT 1""")
+    for of_one in (False, True)
+}
+_FIRST_OF: Final = (
+    select(CaseRow)
+    .where(
+        CaseRow.id.in_(bindparam("ids", expanding=True)),
+        CaseRow.state == bindparam("state", type_=CaseRow.state.type),
+    )
+    .order_by(CaseRow.priority.desc(), CaseRow.id)
+    .limit(1)
+)
+_LOCK: Final[dict[bool, Select[CaseRow]]] = {
+    wait: _FIRST_OF.with_for_update(skip_locked=not wait) for wait in (False, True)
+}
+
 
 def own_claim(
     session: Session, annotator: str, endpoint: str | None, *, is_adjudication: bool = False
 ) -> tuple[CaseRow, ClaimRow] | None:
     """The case that the annotator holds longest, locked."""
-    own = (
-        select(CaseRow, ClaimRow)
-        .join(ClaimRow, ClaimRow.case_id == CaseRow.id)
-        .where(
-            ClaimRow.annotator == annotator,
-            ClaimRow.state == ClaimState.HELD,
-            ClaimRow.is_adjudication.is_(is_adjudication),
-        )
-        .order_by(ClaimRow.id)
-        .limit(1)
-        .with_for_update(of=(CaseRow, ClaimRow))
-    )
-    if endpoint is not None:
-        own = own.where(CaseRow.endpoint == endpoint)
-    found = session.execute(own).first()
-    return None if found is None else (found[0], found[1])
+    asked = {"annotator": annotator, "endpoint": endpoint, "is_adjudication": is_adjudication}
+    found = session.execute(_OWN[endpoint is not None], asked).first()
+    if found is None:
+        return None
+    row = session.scalar(select(CaseRow).where(CaseRow.id == found.case_id).with_for_update())
+    claim = session.get(ClaimRow, found.id)
+    # Between the two the same annotator may have answered it.
+    return None if row is None or claim is None or claim.state is not ClaimState.HELD else (row, claim)
 
 
 def next_case(
@@ -75,13 +132,14 @@ def next_dispute(
     else:
         there = session.scalars(select(CaseRow.endpoint).where(disputed).distinct()).all()
         allowed = [name for name in there if may_adjudicate(schemas.current(name), annotator)]
+    not_had = text(_NOT_HAD.format("relabel_cases")).bindparams(annotator=annotator)
     ids = session.scalars(
         select(CaseRow.id)
-        .where(disputed, CaseRow.endpoint.in_(allowed), ~_touched(CaseRow.id, annotator))
+        .where(disputed, CaseRow.endpoint.in_(allowed), not_had)
         .order_by(CaseRow.priority.desc(), CaseRow.id)
         .limit(_CANDIDATES)
     ).all()
-    return _lock_first(session, list(ids), annotator, wait=False, state=CaseState.DISPUTED)
+    return _lock_first(session, ids, annotator, wait=False, state=CaseState.DISPUTED)
 
 
 def may_adjudicate(schema: LabelSchema, annotator: str) -> bool:
@@ -89,60 +147,26 @@ def may_adjudicate(schema: LabelSchema, annotator: str) -> bool:
     return not schema.adjudicators or annotator in schema.adjudicators
 
 
-def _ids(session: Session, annotator: str, endpoint: str | None) -> list[int]:
-    started = _in_order(endpoint, true()).limit(WINDOW).subquery()
-    not_had = (
-        select(started.c.id, started.c.priority)
-        .where(~_touched(started.c.id, annotator))
-        .order_by(started.c.priority.desc(), started.c.id)
-        .limit(_CANDIDATES)
-        .subquery()
-    )
-    fresh = _in_order(endpoint, false()).limit(_CANDIDATES).subquery()
-    both = select(not_had.c.id, not_had.c.priority).union_all(select(fresh.c.id, fresh.c.priority)).subquery()
-    first = select(both.c.id).order_by(both.c.priority.desc(), both.c.id).limit(_CANDIDATES)
-    ids = list(session.scalars(first))
-    if ids or session.scalar(_in_order(endpoint, true()).offset(WINDOW).limit(1)) is None:
-        return ids
-    beyond = _in_order(endpoint, true()).where(~_touched(CaseRow.id, annotator)).limit(_CANDIDATES)
-    return list(session.scalars(beyond))
-
-
-def _in_order(endpoint: str | None, started: ColumnElement[bool]) -> Select[Any]:
-    waiting = select(CaseRow.id, CaseRow.priority).where(
-        CaseRow.state == CaseState.OPEN, CaseRow.started == started
-    )
-    if endpoint is not None:
-        waiting = waiting.where(CaseRow.endpoint == endpoint)
-    return waiting.order_by(CaseRow.priority.desc(), CaseRow.id)
-
-
-def _touched(case_id: ColumnElement[int], annotator: str) -> ColumnElement[bool]:
-    """Whether the annotator has the case or has had it; who only let a lease run out has not."""
-    return exists().where(
-        ClaimRow.case_id == case_id, ClaimRow.annotator == annotator, ClaimRow.state != ClaimState.EXPIRED
-    )
+def _ids(session: Session, annotator: str, endpoint: str | None) -> Sequence[int]:
+    asked = {"annotator": annotator, "endpoint": endpoint}
+    of_one = endpoint is not None
+    found = session.scalars(_TWO_ENDS[of_one], asked).all()
+    return found or session.scalars(_BEYOND[of_one], asked).all()
 
 
 def _lock_first(
     session: Session,
-    ids: list[int],
+    ids: Sequence[int],
     annotator: str,
     *,
     wait: bool,
     state: CaseState = CaseState.OPEN,
 ) -> tuple[CaseRow, ClaimRow | None] | None:
     while ids:
-        row = session.scalar(
-            select(CaseRow)
-            .where(CaseRow.id.in_(ids), CaseRow.state == state)
-            .order_by(CaseRow.priority.desc(), CaseRow.id)
-            .limit(1)
-            .with_for_update(skip_locked=not wait)
-        )
+        row = session.scalar(_LOCK[wait], {"ids": ids, "state": state})
         if row is None:
             return None
-        claim = claim_of(session, row.id, annotator)
+        claim = claim_of(session, row.id, annotator) if row.started else None
         if claim is None or claim.state is ClaimState.EXPIRED:
             return row, claim
         # The same annotator has claimed it, or even labeled it, in the moment before it was locked.

@@ -8,15 +8,19 @@ what is current is read anew for every call that asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from sqlalchemy.orm import Session
 
 from relabel.label_schema import LabelSchema, Schemas, default_schema
 from servelens.database import Database
+from servelens.errors import Unavailable
 
 _MOST_KEPT: Final = 1_000
+_LONGEST_WAIT_S: Final = 20.0
 _Result = TypeVar("_Result")
 
 
@@ -41,6 +45,7 @@ class KnownSchemas:
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
         self._versions: dict[tuple[str, int], LabelSchema] = {}
+        self._line = threading.Lock()
 
     def run(
         self,
@@ -57,7 +62,7 @@ class KnownSchemas:
             self._load(schemas, current, None)
         while True:
             try:
-                with database.session() as session:
+                with self._in_line(database), database.session() as session:
                     return work(session, schemas)
             except _SchemaNeeded as needed:
                 self._load(schemas, needed.endpoint, needed.version)
@@ -65,6 +70,21 @@ class KnownSchemas:
     def current(self, endpoint: str) -> LabelSchema:
         """What annotators are asked now."""
         return self._schemas.current(endpoint)
+
+    @contextmanager
+    def _in_line(self, database: Database) -> Iterator[None]:
+        """SQLite has one writer at a time, and lets the others look again and again, in no order and with longer and longer
+        pauses. Here the threads of a process stand in line.
+        """
+        if database.engine.dialect.name != "sqlite":
+            yield
+            return
+        if not self._line.acquire(timeout=_LONGEST_WAIT_S):
+            raise Unavailable("the database is busy with others", fix="Try again.")
+        try:
+            yield
+        finally:
+            self._line.release()
 
     def _load(self, schemas: SchemasOfCall, endpoint: str, version: int | None) -> None:
         if len(self._versions) > _MOST_KEPT:
@@ -99,7 +119,9 @@ class SchemasOfCall:
         return found
 
 
-class _SchemaNeeded(Exception):  # noqa: N818 - it is no error, and nobody but this file sees it
+class _SchemaNeeded(Exception):
+    """Not an error: nobody but this file sees it."""
+
     def __init__(self, endpoint: str, version: int | None) -> None:
         self.endpoint = endpoint
         self.version = version

@@ -9,21 +9,25 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import Session, load_only
 
 from relabel.case import CaseState
 from relabel.models import CaseRow, ClaimRow, ClaimState
 from relabel.queue.places import first_end, record, unfinished_state
+from servelens.database import UtcDateTime
 
 _MOST_AT_ONCE: Final = 100
 _SYSTEM: Final = "lease"
+_RAN_OUT: Final = text(
+    f"SELECT case_id FROM relabel_claims WHERE state = 'held' AND lease_expires_at <= :now LIMIT {_MOST_AT_ONCE}"
+).bindparams(bindparam("now", type_=UtcDateTime()))
 
 
 def free_expired(session: Session, now: datetime) -> int:
     """Free the places whose leases ran out; how many of at most 100. Cases that others work on are left to them."""
     ran_out = (ClaimRow.state == ClaimState.HELD, ClaimRow.lease_expires_at <= now)
-    ids = set(session.scalars(select(ClaimRow.case_id).where(*ran_out).limit(_MOST_AT_ONCE)))
+    ids = set(session.scalars(_RAN_OUT, {"now": now}))
     if not ids:
         return 0
     locked = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from relabel.case import CaseState
@@ -19,12 +19,17 @@ from servelens.errors import Conflict, Missing
 
 GOLD_VERSION: Final = 2
 """The version of every claim of a gold case: what a case that nobody has had yet shows to the first who claims it."""
+_LOCKED: Final = select(CaseRow).where(CaseRow.id == bindparam("case_id")).with_for_update()
+_CLAIM: Final = select(ClaimRow).where(
+    ClaimRow.case_id == bindparam("case_id"), ClaimRow.annotator == bindparam("annotator")
+)
+_HISTORY: Final = HistoryRow.metadata.tables[HistoryRow.__tablename__].insert()
 FINISHED: Final = (CaseState.LABELED, CaseState.SKIPPED)
 
 
 def locked_case(session: Session, case_id: int) -> CaseRow:
     """The row of a case, for this transaction alone. Raises :class:`~servelens.errors.Missing`."""
-    row = session.scalar(select(CaseRow).where(CaseRow.id == case_id).with_for_update())
+    row = session.scalar(_LOCKED, {"case_id": case_id})
     if row is None:
         raise no_case(case_id)
     return row
@@ -32,9 +37,7 @@ def locked_case(session: Session, case_id: int) -> CaseRow:
 
 def claim_of(session: Session, case_id: int, annotator: str) -> ClaimRow | None:
     """The annotator's claim of a case, whatever became of it."""
-    return session.scalar(
-        select(ClaimRow).where(ClaimRow.case_id == case_id, ClaimRow.annotator == annotator)
-    )
+    return session.scalar(_CLAIM, {"case_id": case_id, "annotator": annotator})
 
 
 def no_case(case_id: int) -> Missing:
@@ -59,17 +62,16 @@ def record(
     """
     if row.state is CaseState.GOLD and not ends_gold:
         state, new_version = CaseState.GOLD, False
-    session.add(
-        HistoryRow(
-            case_id=row.id,
-            at=now,
-            from_state=row.state,
-            to_state=state,
-            actor=actor,
-            detail=detail,
-            event=event,
-        )
-    )
+    entry = {
+        "case_id": row.id,
+        "at": now,
+        "from_state": row.state,
+        "to_state": state,
+        "actor": actor,
+        "detail": detail,
+        "event": event,
+    }
+    session.connection().execute(_HISTORY, entry)
     row.state = state
     row.updated_at = now
     if new_version:
@@ -98,7 +100,10 @@ def hold(
     claim.skip_reason = None
     claim.is_adjudication = is_adjudication
     take_place(session, row, claim, now, event, detail)
-    start_lease(session, row, claim, now + lease)
+    claim.lease_expires_at = ends = now + lease
+    if row.state is not CaseState.GOLD:
+        # Leases are equally long, so that this one ends after those that have begun.
+        row.lease_expires_at = min(row.lease_expires_at or ends, ends)
     return claim
 
 
@@ -128,13 +133,9 @@ def unfinished_state(row: CaseRow) -> CaseState:
 
 
 def start_lease(session: Session, row: CaseRow, claim: ClaimRow, until: datetime) -> None:
-    """The claim lasts until then."""
+    """The claim, which is held, lasts until then."""
     claim.lease_expires_at = until
-    if row.state is CaseState.GOLD:
-        return
-    if row.wanted == 1 or row.taken - row.labeled == 1 or claim.is_adjudication:
-        row.lease_expires_at = until
-    else:
+    if row.state is not CaseState.GOLD:
         session.flush()
         row.lease_expires_at = first_end(session, row.id)
 
