@@ -83,7 +83,9 @@ def create_console(services: ConsoleServices) -> FastAPI:
             services.experiment_store, console.experiments.analyzer, services.experiment_control
         )
     )
-    app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(
+        relabel_api.router(services.queue, services.database, clock=services.clock, catalog=services.catalog)
+    )
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

@@ -27,7 +27,8 @@ from dashboard.elements import (
 )
 from dashboard.pages import relabel_views
 from relabel.case import CaseState
-from relabel.export.openai_chat_export import OpenAIChatExport
+from relabel.export.export import Export
+from relabel.export.query import ExportQuery
 from relabel.label import Label, Rating
 from relabel.queue.case_queue import CaseQueue
 from servelens.errors import Invalid
@@ -306,7 +307,8 @@ def register(callbacks: Callbacks, console: Console) -> None:
         if not clicks or data is None:
             raise PreventUpdate
         view = console.view(data)
-        export = OpenAIChatExport(console.services.database, endpoint=view.endpoint or None)
+        endpoints = (view.endpoint,) if view.endpoint else ()
+        export = Export(console.services.database, ExportQuery(endpoints=endpoints))
         for _chunk in export:
             pass
         return relabel_views.export_view(export.summary.written, export.summary.left_out, view.endpoint), True

@@ -1,4 +1,4 @@
-"""HTTP API of the queue and of the exports, under ``/api/relabel``.
+"""HTTP API of the queue, under ``/api/relabel``.
 
 Errors are raised as :class:`~servelens.errors.ServelensError`; the application that includes the router turns
 them into problem details. Handlers are plain functions, so that they run beside the event loop, never on it.
@@ -6,19 +6,18 @@ them into problem details. Handlers are plain functions, so that they run beside
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from collector.catalog import Catalog
+from relabel.api import exports
 from relabel.case import Case, CaseState, HistoryEntry, Page
-from relabel.export.openai_chat_export import ExportSummary, OpenAIChatExport
 from relabel.label import Label, checked_rating
 from relabel.queue.case_queue import CaseQueue
+from servelens.clock import Clock, SystemClock
 from servelens.database import Database
 
 _CaseId = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -66,13 +65,17 @@ class Counts(BaseModel):
     endpoints: dict[str, dict[CaseState, int]]
 
 
-def router(queue: CaseQueue, database: Database) -> APIRouter:
+def router(
+    queue: CaseQueue, database: Database, *, clock: Clock | None = None, catalog: Catalog | None = None
+) -> APIRouter:
     """The routes. Inputs that break a rule raise :class:`~servelens.errors.Invalid` naming the field."""
     routes = APIRouter(prefix="/api/relabel", tags=["relabel"])
     _add_queue_routes(routes, queue)
     _add_list_routes(routes, queue)
-    _add_export_routes(routes, database)
-    return routes
+    whole = APIRouter()
+    whole.include_router(routes)
+    whole.include_router(exports.router(database, clock or SystemClock(), catalog))
+    return whole
 
 
 def _add_queue_routes(routes: APIRouter, queue: CaseQueue) -> None:
@@ -144,31 +147,3 @@ def _add_list_routes(routes: APIRouter, queue: CaseQueue) -> None:
         by_endpoint: Mapping[str, Mapping[CaseState, int]] = queue.counts(endpoint)
         total = {state: sum(states[state] for states in by_endpoint.values()) for state in CaseState}
         return Counts(total=total, endpoints={name: dict(states) for name, states in by_endpoint.items()})
-
-
-def _add_export_routes(routes: APIRouter, database: Database) -> None:
-    @routes.get("/export", response_class=StreamingResponse)
-    def export(endpoint: str | None = None, since: _Since = None, until: _Until = None) -> StreamingResponse:
-        """Labeled cases as OpenAI chat fine-tuning JSONL."""
-        chunks = iter(_export(database, endpoint, since, until))
-        # Read before the status line goes out, so that a database that is down is still an error.
-        first = list(itertools.islice(chunks, 1))
-        return StreamingResponse(
-            itertools.chain(first, chunks),
-            media_type="application/jsonl",
-            headers={"content-disposition": 'attachment; filename="openai-chat.jsonl"'},
-        )
-
-    @routes.get("/export/summary")
-    def summary(endpoint: str | None = None, since: _Since = None, until: _Until = None) -> ExportSummary:
-        """What the export holds, and which labeled cases it leaves out."""
-        counted = _export(database, endpoint, since, until)
-        for _ in counted:
-            pass
-        return counted.summary
-
-
-def _export(
-    database: Database, endpoint: str | None, since: datetime | None, until: datetime | None
-) -> OpenAIChatExport:
-    return OpenAIChatExport(database, endpoint=endpoint, since=since, until=until)
