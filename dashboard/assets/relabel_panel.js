@@ -17,6 +17,7 @@
       if (by.includes("relabel-previous.n_clicks")) return cursors.length > 1 ? cursors.slice(0, -1) : NONE();
       return cursors.length > 1 ? [null] : NONE();
     },
+    openExport: function (clicks) { return clicks ? true : NONE(); },
     goldForm: function (form) {
       const root = document.getElementById("relabel-gold-fields");
       if (!root || !form) return NONE();
