@@ -27,16 +27,14 @@ def sentence(reason: Reason) -> tuple[str, str]:
             lead = f"{_evaluator(reason)} {formats.significant(reason.score)}"
             return lead, f" of the {_target(reason)}, {side} {formats.significant(reason.threshold)}"
         case ReasonKind.SCORE_LABEL:
-            return f"{_evaluator(reason)}: {reason.label}", f" was said of the {_target(reason)}"
+            return f"{_evaluator(reason)}: {reason.label or 'a label'}", f" was said of the {_target(reason)}"
         case ReasonKind.UNSCORED:
-            why = reason.label or reason.detail
-            words = f": {why.replace('_', ' ')}" if why else ""
-            return f"{_evaluator(reason)} gave no score", f" of the {_target(reason)}{words}"
+            words = (reason.detail or f"by {_evaluator(reason)}").replace("_", " ")
+            return "Could not be scored", f": {words}"
         case ReasonKind.LOW_CONFIDENCE:
-            lead = f"{_evaluator(reason)} is unsure"
-            near = "" if reason.score is None else f": {formats.significant(reason.score)}"
-            of = "" if reason.threshold is None else f", close to {formats.significant(reason.threshold)}"
-            return lead, f" of the {_target(reason)}{near}{of}"
+            score = None if reason.score is None else formats.significant(reason.score)
+            words = ", ".join(filter(None, (score, reason.detail)))
+            return f"{_evaluator(reason)} is unsure of the {_target(reason)}", f": {words}" if words else ""
         case ReasonKind.SHADOW_DISAGREEMENT:
             return "The shadow answered differently", _detail(reason)
         case ReasonKind.EVALUATOR_DISAGREEMENT:
@@ -46,7 +44,8 @@ def sentence(reason: Reason) -> tuple[str, str]:
         case ReasonKind.DRIFT:
             return "From a slice that has drifted", _detail(reason)
         case ReasonKind.RANDOM:
-            return "Drawn at random", ", to see what the other rules miss"
+            drawn = f" ({reason.detail})" if reason.detail else ""
+            return "Drawn at random", f", to see what the other rules miss{drawn}"
         case ReasonKind.MANUAL:
             return "Added by hand", _detail(reason)
 
@@ -57,7 +56,7 @@ def brief(reason: Reason) -> str:
         case ReasonKind.SCORE:
             return f"{_evaluator(reason)} {formats.significant(reason.score)}"
         case ReasonKind.SCORE_LABEL:
-            return f"{_evaluator(reason)}: {reason.label}"
+            return f"{_evaluator(reason)}: {reason.label or 'a label'}"
         case ReasonKind.UNSCORED | ReasonKind.LOW_CONFIDENCE:
             return f"{_evaluator(reason)} {'unscored' if reason.kind is ReasonKind.UNSCORED else 'unsure'}"
         case _:

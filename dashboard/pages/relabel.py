@@ -29,13 +29,13 @@ _PROBLEMS = ("queue-problem", "renew-problem", "feedback-problem", "section-prob
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A part of the page. ``section`` makes what it shows of a view, anew whenever it is opened; the first three have a
-    layout of their own.
+    """A part of the page. ``section`` makes what it shows of a view in a colour scheme, anew whenever it is opened; the first
+    three have a layout of their own.
     """
 
     name: str
     title: str
-    section: Callable[[Console, View], Element] | None = None
+    section: Callable[[Console, View, str | None], Element] | None = None
 
 
 TABS: tuple[Tab, ...] = (
@@ -151,15 +151,15 @@ def register(callbacks: Callbacks, console: Console) -> None:
         initial="initial_duplicate",
     )
 
-    def section(tab: str | None, data: Mapping[str, Any] | None) -> Any:
+    def section(tab: str | None, data: Mapping[str, Any] | None, scheme: str | None) -> Any:
         if tab is None or data is None:
             raise PreventUpdate
         show = sections.get(tab)
-        return None if show is None else show(console, console.view(data))
+        return None if show is None else show(console, console.view(data), scheme)
 
     callbacks.server(
         section,
         [Output("relabel-section", "children")],
-        [Input("relabel-tab", "data"), Input("view", "data")],
+        [Input("relabel-tab", "data"), Input("view", "data"), Input("scheme", "data")],
         problems=Output("relabel-section-problem", "children"),
     )

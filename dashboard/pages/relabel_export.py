@@ -211,7 +211,9 @@ def preview_view(found: Preview, link: str, name: str) -> Element:
     ]
     return html.Div(
         [
-            html.P([html.Strong(formats.plural(summary.written, "example")), _of(summary)]),
+            html.P([html.Strong(formats.plural(summary.written, "example")), _of(summary)])
+            if summary.cases
+            else None,
             None
             if found.is_whole
             else html.P(f"Counted over the first {MAX_CASES:,} cases; the file holds all.", className="note"),
