@@ -26,6 +26,7 @@ from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
 from relabel.alternatives import Alternatives
+from relabel.api import agreement as agreement_api
 from relabel.api import router as relabel_api
 from relabel.api import schemas as schemas_api
 from relabel.regeneration import Regeneration
@@ -100,6 +101,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
             regeneration=Regeneration(services.proxy_url),
         )
     )
+    app.include_router(agreement_api.router(console.agreement.reports, services.evaluator_agreement))
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

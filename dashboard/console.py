@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collector.catalog import UNROUTED
+from dashboard.agreement_queries import AgreementQueries
 from dashboard.drift_queries import DriftQueries
 from dashboard.experiment_queries import ExperimentQueries
 from dashboard.feedback_queries import FeedbackQueries
@@ -20,6 +21,7 @@ from dashboard.truth_queries import TruthQueries
 from dashboard.view import View, Window, parse
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silences
+from relabel.agreement.kept import PeopleAgreements
 from relabel.label_schema import LabelSchema
 from relabel.schema_store import SchemaStore
 
@@ -48,6 +50,14 @@ class Console:
         self.alerts = AlertOverview(services.database, services.clock)
         self.silences = Silences(services.database, services.clock)
         self.reports = Reports(services.reports_dir)
+        self.agreement = AgreementQueries(
+            PeopleAgreements(
+                services.database,
+                services.clock,
+                services.schemas or SchemaStore(services.database, services.clock),
+            ),
+            services.evaluator_agreement,
+        )
 
     def view(self, data: Mapping[str, Any] | None) -> View:
         """The view that a browser asks for; :data:`UNROUTED` may be looked at as well."""

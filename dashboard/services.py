@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.catalog import Catalog
+from dashboard.agreement_queries import EvaluatorAgreement
 from evaluators.alerts.rule import AlertRule
 from evaluators.drift.api import ReportQueue
 from evaluators.runs.evaluation import Evaluation
@@ -49,7 +50,8 @@ class ConsoleServices:
     that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
     settings file's block; without it there is no API for evaluations.
     ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings. ``schemas`` are
-    what annotators are asked; without it they are read from ``database``.
+    what annotators are asked; without it they are read from ``database``. ``evaluator_agreement`` measures evaluators
+    against people; without it nothing is said of that.
     """
 
     catalog: Catalog
@@ -70,6 +72,7 @@ class ConsoleServices:
     allowed_hosts: Sequence[str] = field(default=("*",))
     drift_reports: ReportQueue | None = None
     schemas: SchemaStore | None = None
+    evaluator_agreement: EvaluatorAgreement | None = None
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
         """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""

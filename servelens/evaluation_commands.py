@@ -132,7 +132,13 @@ def backfill(
     "--above", type=float, default=None, help="A score over this says yes.  [default: the case rule's]"
 )
 @click.option("--below", type=float, default=None, help="A score under this says yes.")
-@click.option("--tag", default=None, help="People's yes is this tag.  [default: rated bad]")
+@click.option(
+    "--positive",
+    default=None,
+    metavar="FIELD=VALUE",
+    help="People's yes is this answer of the label schema; of scales also FIELD<=VALUE.  [default: rating=bad]",
+)
+@click.option("--tag", default=None, help="People's yes is this tag: short for --positive tags=TAG.")
 @click.option(
     "--precision", type=click.FloatRange(0, 1), default=None, help="Suggest a threshold with this precision."
 )
@@ -144,6 +150,7 @@ def agreement(
     target: Literal["request", "response"],
     above: float | None,
     below: float | None,
+    positive: str | None,
     tag: str | None,
     precision: float | None,
     as_json: bool,
@@ -159,6 +166,7 @@ def agreement(
             target=target,
             above=above,
             below=below,
+            positive=positive,
             tag=tag,
             precision=precision,
             as_json=as_json,

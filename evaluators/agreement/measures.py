@@ -49,13 +49,16 @@ class Decision:
 class Suggestion:
     """A threshold and what it gives on the data it was found on; ``interval`` is where resampled data put it.
 
-    ``f1_elsewhere`` is the mean F1 on records that were left out when it was found, so it is not too good to be true.
+    What is expected ``elsewhere`` are means over records that were left out when it was found, so they are not too good to be
+    true.
     """
 
     threshold: float
     interval: Interval | None
     decision: Decision
     f1_elsewhere: float | None
+    precision_elsewhere: float | None = None
+    recall_elsewhere: float | None = None
 
 
 def kappa(positive: Flags, flagged: Flags) -> Estimate | None:
@@ -82,9 +85,10 @@ def kappa(positive: Flags, flagged: Flags) -> Estimate | None:
     return Estimate(value, Interval(max(-1.0, value - _Z * error), min(1.0, value + _Z * error)))
 
 
-def decision(positive: Flags, flagged: Flags) -> Decision:
-    """Precision, recall and F1 of ``flagged``."""
-    hits, said, true = (int(np.count_nonzero(each)) for each in (positive & flagged, flagged, positive))
+def decision(positive: Flags, flagged: Flags, weights: Scores | None = None) -> Decision:
+    """Precision, recall and F1 of ``flagged``; each record counts once, or by its weight."""
+    each = np.ones(len(positive)) if weights is None else weights
+    hits, said, true = (float(each[chosen].sum()) for chosen in (positive & flagged, flagged, positive))
     return Decision(
         precision=hits / said if said else None,
         recall=hits / true if true else None,
@@ -112,14 +116,14 @@ def roc_auc(positive: Flags, scores: Scores) -> Estimate | None:
 
 def brier(positive: Flags, scores: Scores) -> float | None:
     """Mean squared distance of a probability from the truth; ``None`` when the scores are no probabilities."""
-    if not _are_probabilities(scores):
+    if not are_probabilities(scores):
         return None
     return float(np.mean((scores - positive) ** 2))
 
 
 def calibration_error(positive: Flags, scores: Scores, *, bins: int = _BINS) -> float | None:
     """Mean distance of a probability from the share that was positive, over bins of equal width weighted by their records."""
-    if not _are_probabilities(scores):
+    if not are_probabilities(scores):
         return None
     place = np.minimum((scores * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -131,54 +135,64 @@ def best_threshold(
     positive: Flags,
     scores: Scores,
     *,
+    weights: Scores | None = None,
     wanted_precision: float | None = None,
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> Suggestion | None:
     """The threshold (scores above it are flagged) with the highest F1, or with the highest recall at a precision of at least
-    ``wanted_precision``. ``None`` with one class only, or where no threshold has that precision.
+    ``wanted_precision``; records count by their ``weights`` where there are any. ``None`` with one class only, or where no
+    threshold has that precision.
     """
-    threshold = _best(positive, scores, wanted_precision)
+    each = np.ones(len(positive)) if weights is None else weights
+    threshold = _best(positive, scores, each, wanted_precision)
     if threshold is None:
         return None
     rng = np.random.default_rng(seed)
-    found, elsewhere = [], []
+    found: list[float] = []
+    elsewhere: list[Decision] = []
     for _ in range(resamples):
         taken = rng.integers(0, len(scores), len(scores))
-        again = _best(positive[taken], scores[taken], wanted_precision)
+        again = _best(positive[taken], scores[taken], each[taken], wanted_precision)
         if again is None:
             continue
         found.append(again)
         out = np.ones(len(scores), dtype=bool)
         out[taken] = False
         if positive[out].any():
-            elsewhere.append(decision(positive[out], scores[out] > again).f1 or 0.0)
+            elsewhere.append(decision(positive[out], scores[out] > again, each[out]))
     tail = (1 - CONFIDENCE) / 2
     # Where most resamples had no such threshold, those that did say little.
     settled = len(found) > resamples / 2
-    bounds = [float(each) for each in np.quantile(found, [tail, 1 - tail])] if settled else None
+    bounds = [float(bound) for bound in np.quantile(found, [tail, 1 - tail])] if settled else None
     return Suggestion(
         threshold=threshold,
         interval=None if bounds is None else Interval(*bounds),
-        decision=decision(positive, scores > threshold),
-        f1_elsewhere=float(np.mean(elsewhere)) if elsewhere and settled else None,
+        decision=decision(positive, scores > threshold, weights),
+        f1_elsewhere=_mean([one.f1 or 0.0 for one in elsewhere]) if settled else None,
+        precision_elsewhere=_mean([one.precision for one in elsewhere]) if settled else None,
+        recall_elsewhere=_mean([one.recall for one in elsewhere]) if settled else None,
     )
 
 
-def _best(positive: Flags, scores: Scores, wanted_precision: float | None) -> float | None:
-    true = int(np.count_nonzero(positive))
-    if true in (0, len(positive)):
+def _mean(values: list[float] | list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _best(positive: Flags, scores: Scores, weights: Scores, wanted_precision: float | None) -> float | None:
+    if not positive.any() or positive.all():
         return None
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    hits = np.cumsum(positive[order])
+    hits = np.cumsum(np.where(positive, weights, 0.0)[order])
+    said = np.cumsum(weights[order])
     # A cut is between two different scores; after the last one all are flagged.
     cuts = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    said = cuts + 1
     if wanted_precision is None:
-        best = cuts[int(np.argmax(2 * hits[cuts] / (said + true)))]
+        best = cuts[int(np.argmax(2 * hits[cuts] / (said[cuts] + hits[-1])))]
     else:
-        enough = cuts[hits[cuts] / said >= wanted_precision]
+        enough = cuts[hits[cuts] / said[cuts] >= wanted_precision]
         if not len(enough):
             return None
         best = enough[-1]
@@ -187,5 +201,6 @@ def _best(positive: Flags, scores: Scores, wanted_precision: float | None) -> fl
     return float(ordered[best + 1] + (ordered[best] - ordered[best + 1]) / 2)
 
 
-def _are_probabilities(scores: Scores) -> bool:
+def are_probabilities(scores: Scores) -> bool:
+    """Whether there are scores and all of them are from 0 to 1."""
     return bool(len(scores)) and bool(np.all((scores >= 0) & (scores <= 1)))

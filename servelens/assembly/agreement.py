@@ -1,40 +1,50 @@
-"""An evaluator against the labels of the relabeling queue.
+"""An evaluator against the decided labels of the relabeling queue.
 
-People rate an answer good or bad, and may tag it. *Positive* is what the evaluator should find: an answer rated bad, or one
-that has a tag. Where several people labeled a record, most of them decide; a tie is left out.
+*Positive* is what the evaluator should find: one answer of the endpoint's label schema, by default an answer rated bad. Of a
+case only its newest decision counts, and gold cases are left out (:mod:`relabel.human_labels`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import polars as pl
+from sqlalchemy import func, select
 
-from collector.catalog import EndpointTables
+from collector.catalog import Catalog, EndpointTables
 from evaluators.agreement.report import Agreement, Direction, agreement
-from relabel.human_labels import human_labels
-from relabel.label import Rating
+from relabel.agreement.kept import KeptReports
+from relabel.agreement.schema_at import schema_at
+from relabel.case import ReasonKind
+from relabel.human_labels import Choice, HumanLabel, human_labels, sampled_records
+from relabel.label_schema import FieldType, LabelSchema, Schemas, default_schema
+from relabel.models import RuleDayRow
+from relabel.positive import DEFAULT, Positive, parse_positive
+from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Invalid, Missing, Unavailable
 from servelens.settings import Settings
 
 _ID = "databricks_request_id"
+Target: TypeAlias = Literal["request", "response"]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredAgreement:
-    """``chosen``: compared records that became cases by this evaluator's own score. ``tied``: records on which as many people
-    said yes as no. ``versions``: the versions of the evaluator that gave the scores.
+    """``chosen``: compared records that became cases by this evaluator's own score. ``unanswered``: decided labels that do
+    not answer what ``positive`` asks. ``borrowed``: sampled records whose label is that of nearly the same record.
+    ``versions``: the versions of the evaluator that gave the scores.
     """
 
     endpoint: str
     evaluator: str
     target: str
-    positive_means: str
+    positive: Positive
     chosen: int
-    tied: int
+    unanswered: int
+    borrowed: int
     versions: tuple[str, ...]
     found: Agreement
 
@@ -44,12 +54,66 @@ class MeasuredAgreement:
             "endpoint": self.endpoint,
             "evaluator": self.evaluator,
             "target": self.target,
-            "positive_means": self.positive_means,
+            "asked": str(self.positive),
+            "positive_means": self.positive.words,
             "chosen_by_evaluator": self.chosen,
-            "tied": self.tied,
+            "unanswered": self.unanswered,
+            "borrowed": self.borrowed,
             "evaluator_versions": list(self.versions),
             **self.found.to_dict(),
         }
+
+
+class EvaluatorAgreements:
+    """Measures evaluators for the console; what was measured is kept until the next decision, for a minute at most."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        catalog: Catalog,
+        clock: Clock,
+        schemas: Schemas | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._catalog = catalog
+        self._schemas = schemas
+        self._kept: KeptReports[Mapping[str, Any]] = KeptReports(database, clock)
+
+    def choices(self, endpoint: str) -> tuple[tuple[str, Target], ...]:
+        """The evaluators and targets that the relabeling rules of ``endpoint`` name, each once."""
+        rules = [rule for rule in self._settings.relabel.rules if rule.endpoint == endpoint]
+        return tuple(dict.fromkeys((rule.evaluator, rule.target) for rule in rules))
+
+    def __call__(
+        self,
+        endpoint: str,
+        evaluator: str,
+        *,
+        target: Target = "response",
+        positive: str | None = None,
+        above: float | None = None,
+        below: float | None = None,
+        precision: float | None = None,
+    ) -> Mapping[str, Any]:
+        """:func:`measured_agreement` as plain data."""
+        return self._kept.get(
+            (endpoint, evaluator, target, positive, above, below, precision),
+            lambda: measured_agreement(
+                self._settings,
+                self._database,
+                self._catalog.tables(endpoint),
+                endpoint,
+                evaluator,
+                target=target,
+                above=above,
+                below=below,
+                positive=positive,
+                wanted_precision=precision,
+                schemas=self._schemas,
+            ).to_dict(),
+        )
 
 
 def measured_agreement(
@@ -59,50 +123,151 @@ def measured_agreement(
     endpoint: str,
     evaluator: str,
     *,
-    target: Literal["request", "response"] = "response",
+    target: Target = "response",
     above: float | None = None,
     below: float | None = None,
     tag: str | None = None,
+    positive: str | None = None,
     wanted_precision: float | None = None,
+    schemas: Schemas | None = None,
 ) -> MeasuredAgreement:
     """Compare the scores of ``evaluator`` with people's labels; ``above`` or ``below`` is the threshold, by default that of
-    the relabeling rule. Raises :class:`~servelens.errors.Invalid` without either, :class:`~servelens.errors.Missing` when
-    there is no label, and what reading raises.
+    the relabeling rule. ``positive`` is as :func:`~relabel.positive.parse_positive` reads it; ``tag`` is short for the
+    schema's tags. Without ``schemas`` every label is of the default schema.
+
+    Raises :class:`~servelens.errors.Invalid` without a threshold or for an answer that the schema does not have,
+    :class:`~servelens.errors.Missing` when there is no label, and what reading raises.
     """
     direction, threshold = _threshold(settings, endpoint, evaluator, target, above, below)
-    votes: dict[str, list[bool]] = defaultdict(list)
-    chosen: set[str] = set()
-    for label in human_labels(database, endpoint):
-        said = label.rating is Rating.BAD if tag is None else _has_tag(label.tags, tag)
-        votes[label.databricks_request_id].append(said)
-        if evaluator in label.evaluators:
-            chosen.add(label.databricks_request_id)
-    if not votes:
+    current = default_schema() if schemas is None else schemas.current(endpoint)
+    asked = _positive(positive, tag, current)
+    labels = list(human_labels(database, endpoint))
+    if not labels:
         raise Missing(
             f"nobody has labeled a case of {endpoint!r} yet",
             field="endpoint",
             fix="Label cases on the console's Relabel page first.",
         )
-    decided = {name: sum(said) * 2 > len(said) for name, said in votes.items() if sum(said) * 2 != len(said)}
-    labels = pl.DataFrame(
-        {_ID: list(decided), "positive": list(decided.values())},
-        schema={_ID: pl.String, "positive": pl.Boolean},
+    known = {
+        version: schema_at(schemas, endpoint, version) for version in {each.schema_version for each in labels}
+    }
+    said = {each.case_id: _said(asked, each, known) for each in labels}
+    own = {
+        each.case_id: [choice for choice in each.choices if _is_own(choice, evaluator, target, direction)]
+        for each in labels
+    }
+    fair = {
+        case: any(_reaches(choice, threshold, direction) for choice in choices)
+        for case, choices in own.items()
+    }
+    frame = pl.DataFrame(
+        {
+            _ID: [each.databricks_request_id for each in labels],
+            "positive": [said[each.case_id] for each in labels],
+            "chosen": [fair[each.case_id] for each in labels],
+        },
+        schema={_ID: pl.String, "positive": pl.Boolean, "chosen": pl.Boolean},
     )
-    scores = _scores(tables, evaluator, target, list(decided))
+    sampled = list(sampled_records(database, endpoint))
+    sample = pl.DataFrame(
+        {
+            _ID: [each.databricks_request_id for each in sampled],
+            "share": [each.share for each in sampled],
+            "positive": [said.get(each.case_id) for each in sampled],
+        },
+        schema={_ID: pl.String, "share": pl.Float64, "positive": pl.Boolean},
+    )
+    ids = list(dict.fromkeys([*frame[_ID], *sample[_ID]]))
+    scores = _scores(tables, evaluator, target, ids)
     found = agreement(
-        labels, scores, direction=direction, threshold=threshold, wanted_precision=wanted_precision
+        frame,
+        scores,
+        direction=direction,
+        threshold=threshold,
+        wanted_precision=wanted_precision,
+        sample=sample,
+        unfair=_unfair(database, endpoint, own, threshold, direction),
     )
     compared = scores.filter(pl.col("score").is_finite())
+    chosen = {
+        each.databricks_request_id
+        for each in labels
+        if any(choice.evaluator == evaluator for choice in each.choices)
+    }
+    answered = {each.databricks_request_id for each in labels if said[each.case_id] is not None}
     return MeasuredAgreement(
         endpoint=endpoint,
         evaluator=evaluator,
         target=target,
-        positive_means="rated bad" if tag is None else f"tagged {tag}",
-        chosen=len(chosen & set(compared[_ID])),
-        tied=len(votes) - len(decided),
+        positive=asked,
+        chosen=len(chosen & answered & set(compared[_ID])),
+        unanswered=sum(each is None for each in said.values()),
+        borrowed=sum(each.is_near and said.get(each.case_id) is not None for each in sampled),
         versions=tuple(compared["evaluator_version"].drop_nulls().unique().sort()),
         found=found,
     )
+
+
+def _positive(positive: str | None, tag: str | None, schema: LabelSchema) -> Positive:
+    if positive is not None and tag is not None:
+        raise Invalid("both are given", field="--positive, --tag", fix="Give the one that people's yes is.")
+    if tag is None:
+        return parse_positive(positive or DEFAULT, schema)
+    field = schema.of_type(FieldType.TAGS)
+    if field is None:
+        raise Invalid(
+            "the label schema has no tags", field="--tag", fix="Give --positive FIELD=VALUE of the schema."
+        )
+    return parse_positive(f"{field.name}={tag}", schema)
+
+
+def _said(asked: Positive, label: HumanLabel, schemas: Mapping[int, LabelSchema | None]) -> bool | None:
+    schema = schemas[label.schema_version]
+    return None if schema is None else asked.of(label, schema)
+
+
+def _is_own(choice: Choice, evaluator: str, target: str, direction: Direction) -> bool:
+    return (choice.kind, choice.evaluator, choice.target, choice.direction) == (
+        ReasonKind.SCORE,
+        evaluator,
+        target,
+        direction,
+    )
+
+
+def _reaches(choice: Choice, threshold: float, direction: Direction) -> bool:
+    """Whether the rule takes all scores past ``threshold``."""
+    if choice.threshold is None:
+        return False
+    return choice.threshold <= threshold if direction == "above" else choice.threshold >= threshold
+
+
+def _unfair(
+    database: Database,
+    endpoint: str,
+    own: Mapping[int, list[Choice]],
+    threshold: float,
+    direction: Direction,
+) -> str | None:
+    """Why the evaluator's own cases are not all, or a fair part, of what is past the threshold; ``None`` if they are."""
+    choices = [choice for each in own.values() for choice in each]
+    if not choices:
+        return "no labeled case was chosen by a rule on this score"
+    reaching = {choice.rule for choice in choices if _reaches(choice, threshold, direction)}
+    if not reaching:
+        limits = ", ".join(sorted({f"{each.threshold:g}" for each in choices if each.threshold is not None}))
+        return f"its rule only takes scores {direction} {limits}"
+    query = select(func.sum(RuleDayRow.over_budget), func.sum(RuleDayRow.over_cluster)).where(
+        RuleDayRow.endpoint == endpoint, RuleDayRow.rule.in_(reaching)
+    )
+    with database.session(read_only=True) as session:
+        over_budget, over_cluster = (count or 0 for count in session.execute(query).one())
+    if over_budget or over_cluster:
+        return (
+            f"{over_budget + over_cluster} flagged records made no case, over the daily budget or too many of a kind: "
+            "which ones did was no accident"
+        )
+    return None
 
 
 def _threshold(
@@ -126,10 +291,6 @@ def _threshold(
         field="--above, --below",
         fix="Give one: --above 0.5, or --below 3 where a low score is bad.",
     )
-
-
-def _has_tag(tags: tuple[str, ...], tag: str) -> bool:
-    return tag.casefold() in (each.casefold() for each in tags)
 
 
 def _scores(tables: EndpointTables, evaluator: str, target: str, ids: list[str]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from experiments.api import ExperimentControl
 from experiments.decision_log import DecisionLog
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
+from servelens.assembly.agreement import EvaluatorAgreements
 from servelens.assembly.alert_rules import build_rules
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
@@ -80,6 +81,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
                 schemas=schemas,
+                evaluator_agreement=EvaluatorAgreements(settings, database, catalog, clock, schemas),
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )
         )

@@ -15,11 +15,16 @@ from evaluators.ground_truth.quality import Interval
 from servelens.assembly.agreement import MeasuredAgreement, measured_agreement
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.label_schemas import open_schema_store
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.settings_file import load_settings
 
 _NOTHING = "insufficient data"
+_BASES = {
+    "control_sample": "the control sample",
+    "all_cases": "all labeled cases, which evaluators chose: expect other precision and recall on the traffic",
+}
 
 
 def run(
@@ -30,6 +35,7 @@ def run(
     target: Literal["request", "response"] = "response",
     above: float | None = None,
     below: float | None = None,
+    positive: str | None = None,
     tag: str | None = None,
     precision: float | None = None,
     as_json: bool = False,
@@ -38,7 +44,8 @@ def run(
     settings = load_settings(config)
     database = build_database(settings)
     try:
-        endpoints = open_endpoint_store(settings, database, SystemClock())
+        clock = SystemClock()
+        endpoints = open_endpoint_store(settings, database, clock)
         measured = measured_agreement(
             settings,
             database,
@@ -48,8 +55,10 @@ def run(
             target=target,
             above=above,
             below=below,
+            positive=positive,
             tag=tag,
             wanted_precision=precision,
+            schemas=open_schema_store(settings, database, clock),
         )
     finally:
         database.dispose()
@@ -65,7 +74,7 @@ def _print(measured: MeasuredAgreement) -> None:
     found = measured.found
     console.print(
         f"{measured.evaluator} of the {measured.target} against people, endpoint {measured.endpoint}: "
-        f"suspicious is {found.direction} {found.threshold:g}, and people's yes is an answer {measured.positive_means}."
+        f"suspicious is {found.direction} {found.threshold:g}, and people's yes is an answer {measured.positive.words}."
     )
     table = Table("measure", "value", "95 %")
     decided = found.decision
@@ -103,17 +112,66 @@ def _print(measured: MeasuredAgreement) -> None:
     if suggestion is not None:
         on_it, elsewhere = _number(suggestion.decision.f1), _number(suggestion.f1_elsewhere)
         table.add_row("F1 there, on these records / on others", f"{on_it} / {elsewhere}", "")
+        precision, recall = suggestion.precision_elsewhere, suggestion.recall_elsewhere
+        table.add_row("precision / recall there, on others", f"{_number(precision)} / {_number(recall)}", "")
     console.print(table)
+    _print_traffic(console, measured)
     for reason in found.insufficient:
         console.print(f"Insufficient data: {reason}.")
-    if measured.tied:
-        console.print(f"{measured.tied} records on which people disagree evenly are left out.")
+    if found.basis is not None and suggestion is not None:
+        console.print(f"The best threshold is found on {_BASES[found.basis]}.")
+    if measured.unanswered:
+        console.print(
+            f"{measured.unanswered} decided labels do not answer {measured.positive.field} and are left out."
+        )
     if len(measured.versions) > 1:
         console.print(f"The scores are of several versions of the evaluator: {', '.join(measured.versions)}.")
     if measured.chosen and found.compared:
         console.print(
             f"{measured.chosen} of {found.compared} records were labeled because this evaluator found them suspicious: what it "
             "overlooks is seen less often, so recall and kappa are not those of all traffic."
+        )
+
+
+def _print_traffic(console: Console, measured: MeasuredAgreement) -> None:
+    """What holds for the traffic: from the control sample, and from the cases that the evaluator chose."""
+    found = measured.found
+    sample, flagged, best = found.sample, found.flagged_cases, found.combined
+    if sample is None:
+        console.print(
+            "No record is from a random control sample, so nothing is known of what the evaluator overlooks in the traffic."
+        )
+    table = Table("of all traffic, by the control sample", "value", "95 %")
+    if sample is not None:
+        counts = f"{sample.drawn} / {sample.compared} / {sample.waiting} / {sample.unscored}"
+        table.add_row("drawn / compared / waiting / unscored", counts, "")
+        for name, estimate in (
+            ("people's yes", sample.prevalence),
+            ("evaluator's yes", sample.flag_rate),
+            ("precision, by the sample", sample.precision),
+            ("recall, by the sample", sample.recall),
+        ):
+            table.add_row(name, *_estimate(estimate))
+    if flagged is not None and flagged.cases:
+        name = f"precision, by {flagged.cases} chosen cases"
+        table.add_row(name if flagged.unfair is None else f"{name} (biased)", *_estimate(flagged.precision))
+    if best is not None:
+        source = {"flagged_cases": "chosen cases", "control_sample": "the sample"}
+        for measure, estimate, where in (
+            ("precision", best.precision, best.precision_from),
+            ("recall", best.recall, best.recall_from),
+        ):
+            by = f", by {source[where]}" if where else ""
+            table.add_row(f"best known {measure}{by}", *_estimate(estimate))
+    if table.row_count:
+        console.print(table)
+    if flagged is not None and flagged.unfair is not None and measured.chosen:
+        console.print(f"The cases that it chose are no fair part of what it flags: {flagged.unfair}.")
+    for reason in () if sample is None else sample.insufficient:
+        console.print(f"Control sample: {reason}.")
+    if measured.borrowed:
+        console.print(
+            f"{measured.borrowed} sampled records have the label of a record that is nearly the same."
         )
 
 
