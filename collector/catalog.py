@@ -15,6 +15,7 @@ from typing import Final
 from collector.embedding_table import EMBEDDING_SCHEMA
 from collector.feedback_table import FEEDBACK_SCHEMA
 from collector.inference_table import PAYLOAD_SCHEMA
+from collector.label_table import LABEL_SCHEMA
 from collector.profile_tables import DRIFT_SCHEMA, PROFILE_SCHEMA, SKETCH_SCHEMA
 from collector.record import UNROUTED
 from collector.score_table import SCORE_SCHEMA
@@ -25,6 +26,7 @@ __all__ = [
     "DRIFT_SCHEMA",
     "EMBEDDING_SCHEMA",
     "FEEDBACK_SCHEMA",
+    "LABEL_SCHEMA",
     "PAYLOAD_SCHEMA",
     "PROFILE_SCHEMA",
     "SCORE_SCHEMA",
@@ -59,6 +61,7 @@ class EndpointTables:
     sketches: Table
     feedback: Table
     embeddings: Table
+    labels: Table
 
 
 class Catalog:
@@ -157,4 +160,5 @@ def _tables(root: str, name: TableName, storage_options: Mapping[str, str] | Non
             storage_options=storage_options,
         ),
         embeddings=Table(f"{prefix}_embeddings", EMBEDDING_SCHEMA, storage_options=storage_options),
+        labels=Table(f"{prefix}_labels", LABEL_SCHEMA, storage_options=storage_options),
     )

@@ -29,7 +29,9 @@ _ID: Final = "databricks_request_id"
 
 
 class Forgetting:
-    """Deletes records, their scores, embeddings and feedback; ``also`` deletes what other parts keep of them."""
+    """Deletes records, their scores, embeddings, feedback and exported labels; ``also`` deletes what other parts keep of
+    them.
+    """
 
     def __init__(self, records: ForgottenRecords, clock: Clock, also: Also) -> None:
         self._records = records
@@ -75,6 +77,7 @@ class Forgetting:
             "scores": delete_keys(tables.scores, _ID, ids),
             "feedback": delete_keys(tables.feedback, _ID, ids),
             "embeddings": delete_keys(tables.embeddings, _ID, ids),
+            "exported labels": delete_keys(tables.labels, _ID, ids),
         }
         return rows | dict(self._also(endpoint, ids))
 

@@ -147,6 +147,7 @@ def _tables(tables: EndpointTables) -> Iterator[tuple[Table, bool]]:
     yield tables.scores, True
     yield tables.feedback, True
     yield tables.embeddings, True
+    yield tables.labels, True
     yield tables.sketches, True
     yield tables.profiles, False
     yield tables.drift, False

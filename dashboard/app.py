@@ -88,7 +88,9 @@ def create_console(services: ConsoleServices) -> FastAPI:
             services.experiment_store, console.experiments.analyzer, services.experiment_control
         )
     )
-    app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(
+        relabel_api.router(services.queue, services.database, clock=services.clock, catalog=services.catalog)
+    )
     app.include_router(
         schemas_api.router(
             services.schemas or SchemaStore(services.database, services.clock),

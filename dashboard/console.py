@@ -9,6 +9,7 @@ from collector.catalog import UNROUTED
 from dashboard.agreement_queries import AgreementQueries
 from dashboard.drift_queries import DriftQueries
 from dashboard.experiment_queries import ExperimentQueries
+from dashboard.feedback_queries import FeedbackQueries
 from dashboard.quality_queries import QualityQueries
 from dashboard.queries import TableReader
 from dashboard.reports import Reports
@@ -21,6 +22,7 @@ from dashboard.view import View, Window, parse
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silences
 from relabel.agreement.kept import PeopleAgreements
+from relabel.label_schema import LabelSchema
 from relabel.schema_store import SchemaStore
 
 
@@ -29,9 +31,11 @@ class Console:
 
     def __init__(self, services: ConsoleServices) -> None:
         self.services = services
+        self._schemas = services.schemas or SchemaStore(services.database, services.clock)
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)
+        self.feedback = FeedbackQueries(services.catalog, self.reader)
         self.experiments = ExperimentQueries(
             services.catalog,
             services.experiment_store,
@@ -59,6 +63,14 @@ class Console:
         """The view that a browser asks for; :data:`UNROUTED` may be looked at as well."""
         names = [endpoint.name for endpoint in self.services.endpoints]
         return parse(data, (*names, UNROUTED) if names else (), self.services.clock)
+
+    def schema(self, endpoint: str, version: int | None = None) -> LabelSchema:
+        """What annotators of an endpoint are asked, now or at a version. Raises :class:`~servelens.errors.Missing` when there
+        is no such version.
+        """
+        return (
+            self._schemas.current(endpoint) if version is None else self._schemas.version(endpoint, version)
+        )
 
     def case_counts(self) -> Mapping[str, int]:
         """Cases of all endpoints by state."""

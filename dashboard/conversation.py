@@ -34,7 +34,12 @@ def parse(text: str | None) -> Any:
 def pretty(text: str | None) -> str:
     """JSON with line breaks; any other text as it is."""
     value = parse(text)
-    return json.dumps(value, indent=2, ensure_ascii=False) if value is not None else text or ""
+    return pretty_value(value) if value is not None else text or ""
+
+
+def pretty_value(value: Any) -> str:
+    """A JSON value with line breaks."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def turns(

@@ -109,7 +109,7 @@ class RequestQueries:
 
         Raises :class:`~servelens.errors.Missing` when there is no such record.
         """
-        since, until = _around(request_id)
+        since, until = around(request_id)
         table = self._catalog.tables(endpoint).payload
 
         def compute() -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ class RequestQueries:
 
     def scores(self, endpoint: str, request_id: str) -> list[dict[str, Any]]:
         """The scores of one request, by evaluator."""
-        since, until = _around(request_id)
+        since, until = around(request_id)
         table = self._catalog.tables(endpoint).scores
 
         def compute() -> list[dict[str, Any]]:
@@ -232,7 +232,8 @@ def score_column(evaluator: str) -> str:
     return _SCORE + evaluator
 
 
-def _around(request_id: str) -> tuple[datetime, datetime]:
+def around(request_id: str) -> tuple[datetime, datetime]:
+    """A little before and after the time that a request id holds. Raises :class:`~servelens.errors.Missing` for another id."""
     try:
         if uuid.UUID(request_id).version != 7:
             raise ValueError(request_id)

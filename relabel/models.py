@@ -67,7 +67,8 @@ class CaseRow(Base):
     ``taken`` counts the places that are held or used up, and ``started`` says whether anybody holds or held one.
     ``annotator`` and ``lease_expires_at`` repeat the last and the first of the claims, for lists. ``gold`` is the known answer
     of a gold case: values by the name of the field.
-    ``unit`` is whom the record belongs to, so that a split of an export keeps them together.
+    ``unit`` is whom the record belongs to and ``session`` which conversation, so that a split of an export keeps them
+    together.
     """
 
     __tablename__ = "relabel_cases"
@@ -95,6 +96,7 @@ class CaseRow(Base):
     started: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     resolution: Mapped[Resolution | None] = mapped_column(_words(Resolution, 16))
     unit: Mapped[str | None] = mapped_column(Text)
+    session: Mapped[str | None] = mapped_column(Text)
     # The long columns come last: SQLite then reads the others without them.
     messages: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     answered: Mapped[bool] = mapped_column(Boolean)
@@ -213,7 +215,8 @@ class LabelRow(Base):
 
 class DecisionRow(Base):
     """What a case's label is from this row on, until a later one: that of ``label_id``, or none when it was skipped or
-    reopened. ``agreement`` is the share of its ``labels`` that say the same.
+    reopened. ``agreement`` is the share of its ``labels`` that say the same. An id is never used twice, since exports name
+    the last one that they have seen.
     """
 
     __tablename__ = "relabel_decisions"
@@ -226,7 +229,10 @@ class DecisionRow(Base):
     agreement: Mapped[float | None] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    __table_args__ = (Index("ix_relabel_decisions_case", "case_id", "id"),)
+    __table_args__ = (
+        Index("ix_relabel_decisions_case", "case_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
 
 class HistoryRow(Base):

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from servelens.config_option import config_option
+from servelens.moment_option import MOMENT
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _name = click.argument("name")
-
-
-class _Moment(click.ParamType[datetime]):
-    """A time, or a day; UTC where no zone is given."""
-
-    name = "time"
-
-    def convert(
-        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time; write 2026-03-04 or 2026-03-04T10:00:00+01:00.", param, ctx)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-_MOMENT = _Moment()
 
 
 @click.group()
@@ -121,8 +102,8 @@ def delete(config: Path, name: str) -> None:
 @config_option
 @click.option("--endpoint", required=True, help="Name of the endpoint.")
 @click.option("--evaluator", required=True, help="Name of an evaluation of the endpoint, or of an evaluator.")
-@click.option("--since", type=_MOMENT, required=True, help="Begin of the period, by the time of the call.")
-@click.option("--until", type=_MOMENT, default=None, help="Its end, exclusive.  [default: now]")
+@click.option("--since", type=MOMENT, required=True, help="Begin of the period, by the time of the call.")
+@click.option("--until", type=MOMENT, default=None, help="Its end, exclusive.  [default: now]")
 @click.option("--rescore", is_flag=True, help="Also what this version of the evaluator has scored.")
 @_as_json
 def backfill(

@@ -8,11 +8,15 @@ from pathlib import Path
 import click
 
 from servelens.config_option import config_option
+from servelens.relabel_export_command import export
 
 
 @click.group()
 def relabel() -> None:
     """Relabeling: what annotators are asked, how far they agree, and the labels as training data."""
+
+
+relabel.add_command(export)
 
 
 @relabel.command()

@@ -1,4 +1,4 @@
-"""Relabel: a person judges one flagged case after the other, with the keyboard, and exports what was labeled.
+"""Relabel: a person judges one flagged case after the other, with the keyboard; disputes are decided; labels are exported.
 
 Everything that an annotator needs is on one screen. Keys are handled in ``assets/relabel.js``: each presses the button
 that shows it, so that mouse, keyboard and screen reader do the same.
@@ -6,7 +6,8 @@ that shows it, so that mouse, keyboard and screen reader do the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -16,28 +17,33 @@ from dash.exceptions import PreventUpdate
 from dashboard import formats
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
-from dashboard.elements import (
-    Element,
-    badge,
-    card,
-    icon,
-    key,
-    page_head,
-    problem_slot,
-)
-from dashboard.pages import relabel_views
+from dashboard.elements import Element, badge, icon, page_head, problem_slot
+from dashboard.pages import relabel_case, relabel_desk, relabel_export, relabel_panel, relabel_queue
+from dashboard.view import View
 from relabel.case import CaseState
-from relabel.export.openai_chat_export import OpenAIChatExport
-from relabel.label import Label, Rating
-from relabel.queue.case_queue import CaseQueue
-from servelens.errors import Invalid
 
 _TICK_MS = 10_000
 _RENEW_MS = 120_000
-_ROWS = 25
-_SKIP_REASON = "skipped by the annotator"
-_STATES = {"open": "Open", "claimed": "Claimed", "labeled": "Labeled", "skipped": "Skipped"}
-_TONES = {"open": "accent", "claimed": "warning", "labeled": "good", "skipped": "neutral"}
+_PROBLEMS = ("queue-problem", "renew-problem", "feedback-problem", "section-problem")
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A part of the page. ``section`` makes what it shows of a view in a colour scheme, anew whenever it is opened; the first
+    three have a layout of their own.
+    """
+
+    name: str
+    title: str
+    section: Callable[[Console, View, str | None], Element] | None = None
+
+
+TABS: tuple[Tab, ...] = (
+    Tab("label", "Label"),
+    Tab(relabel_desk.DISPUTES, "Disputes"),
+    Tab("queue", "Queue"),
+)
+"""In the order in which they are shown. A tab with a ``section`` is shown under it without further wiring."""
 
 
 def layout(_console: Console) -> Element:
@@ -49,313 +55,111 @@ def layout(_console: Console) -> Element:
             dcc.Store(id="relabel-held"),
             dcc.Store(id="relabel-command"),
             dcc.Store(id="relabel-changed", data=0),
+            dcc.Store(id="relabel-labeled", data=[]),
+            dcc.Store(id="relabel-tab"),
             page_head(
                 "Relabel",
-                "Judge what the evaluators flagged. Good answers and corrected ones become fine-tuning data.",
+                "Judge what was flagged. Good answers and corrected ones become fine-tuning data.",
                 [
                     html.Div(id="relabel-counts", className="badges"),
                     html.Button([icon("download"), "Export"], id="relabel-export", className="button"),
                 ],
             ),
-            *(
-                problem_slot(f"relabel-{part}")
-                for part in ("problem", "queue-problem", "renew-problem", "export-problem")
-            ),
             html.Div(
                 [
-                    html.Div(id="relabel-case", children=None, className="relabel-case"),
-                    _desk(),
-                ],
-                id="relabel-bench",
-                className="bench idle",
-            ),
-            html.Div(
-                card(
-                    "Queue",
-                    html.Div(id="relabel-queue"),
-                    note="in the order in which cases are handed out",
-                    actions=[
-                        dmc.SegmentedControl(
-                            id="relabel-state",
-                            data=[{"value": value, "label": label} for value, label in _STATES.items()],
-                            value="open",
-                            size="xs",
-                        )
-                    ],
-                ),
-                className="spaced",
-            ),
-            dmc.Modal(
-                id="relabel-dialog",
-                title="Export fine-tuning data",
-                opened=False,
-                size="lg",
-                children=html.Div(id="relabel-export-summary"),
-                closeButtonProps={"aria-label": "Close"},
-            ),
-        ],
-        id="relabel-page",
-    )
-
-
-def _desk() -> Element:
-    return html.Section(
-        [
-            dmc.TextInput(
-                id="relabel-name",
-                label="Your name",
-                placeholder="So that others see who labeled",
-                leftSection=icon("user"),
-                debounce=False,
-                value="",
-                persistence=True,
-                persistence_type="local",
-            ),
-            _button("relabel-claim", "Claim next", "N", "play", "button-primary wide-button"),
-            html.Div(
-                [
-                    html.Div(
+                    html.Nav(
                         [
-                            _button("relabel-good", "Good", "G", "check", "button-good"),
-                            _button("relabel-bad", "Bad", "B", "cross", "button-bad"),
+                            dcc.Link(
+                                tab.title, id=f"relabel-tab-{tab.name}", href="/relabel", className="page-tab"
+                            )
+                            for tab in TABS
                         ],
-                        className="rating",
-                        role="group",
-                        **{"aria-label": "Rating"},
-                    ),
-                    html.Div(
-                        [
-                            html.Div(
-                                [
-                                    html.Label(
-                                        "Corrected answer",
-                                        htmlFor="relabel-corrected",
-                                        className="strong small",
-                                    ),
-                                    _button("relabel-edit", "Edit", "E", "edit", "button-quiet"),
-                                ],
-                                className="label-row",
-                            ),
-                            dmc.Textarea(
-                                id="relabel-corrected",
-                                autosize=True,
-                                minRows=4,
-                                maxRows=16,
-                                debounce=False,
-                                placeholder="What the model should have answered",
-                            ),
-                        ]
+                        id="relabel-tabs",
+                        className="tabs",
+                        **{"aria-label": "Relabel"},
                     ),
                     dmc.TextInput(
-                        id="relabel-comment", label="Comment", placeholder="Optional", debounce=False
-                    ),
-                    _button("relabel-submit", "Submit", "Ctrl ↵", "arrow", "button-primary wide-button"),
-                    html.Div(
-                        [
-                            _button("relabel-skip", "Skip", "S", "skip", ""),
-                            _button("relabel-release", "Give back", "R", "inbox", ""),
-                        ],
-                        className="rating",
+                        id="relabel-name",
+                        placeholder="Your name",
+                        leftSection=icon("user"),
+                        debounce=False,
+                        value="",
+                        persistence=True,
+                        persistence_type="local",
+                        className="annotator-name",
+                        **{"aria-label": "Your name, so that others see who labeled"},
                     ),
                 ],
-                className="desk-form",
+                className="tab-bar",
             ),
-            html.Div(id="relabel-done", className="muted small", **{"aria-live": "polite"}),
-            html.P(
-                [key("Esc"), " leaves a text field, so that the keys work again."],
-                className="muted small desk-hint",
-            ),
+            *(problem_slot(f"relabel-{part}") for part in _PROBLEMS),
+            html.Div(relabel_desk.layout(), className="part part-desk"),
+            html.Div(relabel_queue.layout(), className="part part-queue"),
+            html.Div(id="relabel-section", className="part part-section"),
+            relabel_panel.layout(),
+            relabel_export.layout(),
         ],
-        className="card desk",
-        **{"aria-label": "Label"},
-    )
-
-
-def _button(identifier: str, title: str, shortcut: str, icon_name: str, class_name: str) -> Element:
-    return html.Button(
-        [icon(icon_name), html.Span(title), key(shortcut)],
-        id=identifier,
-        className=f"button {class_name}".strip(),
-        **{"aria-keyshortcuts": shortcut.replace("Ctrl ↵", "Control+Enter")},
+        id="relabel-page",
+        **{"data-tab": "label"},
     )
 
 
 def register(callbacks: Callbacks, console: Console) -> None:
-    """The callbacks of the page."""
+    """The callbacks of the page and of its parts."""
+    for part in (relabel_desk, relabel_queue, relabel_panel, relabel_export):
+        part.register(callbacks, console)
     queue = console.services.queue
-
-    def act(
-        command: Mapping[str, Any] | None,
-        data: Mapping[str, Any] | None,
-        held: Mapping[str, Any] | None,
-        changed: int,
-    ) -> Any:
-        if data is None or not command:
-            raise PreventUpdate
-        view = console.view(data)
-        annotator = str(command.get("name") or "").strip()
-        if not annotator:
-            raise Invalid(
-                "your name is missing", fix="Enter it above the button; others see who labeled what."
-            )
-        action = command.get("action")
-        done = ""
-        if action != "claim":
-            if held is None:
-                raise Invalid("no case is claimed", fix="Press N to claim the next one.")
-            done = _finish(queue, str(action), annotator, held, command)
-        case = None if action == "release" else queue.claim(annotator, view.endpoint or None)
-        if case is None:
-            finished = action != "release"
-            return (
-                relabel_views.idle_view(console, view, finished=finished),
-                None,
-                "",
-                "",
-                done,
-                "bench idle",
-                changed + 1,
-            )
-        kept = {
-            "id": case.id,
-            "version": case.version,
-            "answer": case.response_text or relabel_views.recorded_answer(case),
-        }
-        return relabel_views.case_view(case, view.zone), kept, "", "", done, "bench", changed + 1
-
-    callbacks.server(
-        act,
-        [
-            Output("relabel-case", "children"),
-            Output("relabel-held", "data"),
-            Output("relabel-corrected", "value"),
-            Output("relabel-comment", "value"),
-            Output("relabel-done", "children"),
-            Output("relabel-bench", "className"),
-            Output("relabel-changed", "data"),
-        ],
-        [Input("relabel-command", "data")],
-        [
-            State("view", "data"),
-            State("relabel-held", "data"),
-            State("relabel-changed", "data"),
-        ],
-        problems=Output("relabel-problem", "children"),
-        initial=False,
-    )
+    sections = {tab.name: tab.section for tab in TABS if tab.section is not None}
 
     callbacks.browser(
-        "command",
-        Output("relabel-command", "data"),
-        [Input(f"relabel-{action}", "n_clicks") for action in ("claim", "submit", "skip", "release")],
-        initial=False,
+        "relabelTab",
+        [Output("relabel-tab", "data"), *(Output(f"relabel-tab-{tab.name}", "href") for tab in TABS)],
+        [Input("url", "search")],
     )
 
     def look(
         data: Mapping[str, Any] | None,
         _tick: int | None,
         _changed: int | None,
-        state: str,
+        tab: str | None,
         held: Mapping[str, Any] | None,
     ) -> Any:
-        if data is None:
+        if data is None or tab is None:
             raise PreventUpdate
         view = console.view(data)
         counts = queue.counts(view.endpoint).get(view.endpoint, {})
-        cases = queue.list(state=CaseState(state), endpoint=view.endpoint, limit=_ROWS).cases
         badges = [
-            badge(f"{formats.count(counts.get(CaseState(name), 0))} {name}", _TONES[name]) for name in _STATES
+            badge(f"{formats.count(counts[state])} {state}", relabel_case.STATE_TONES[state])
+            for state in CaseState
+            if counts.get(state) or state is CaseState.OPEN
         ]
-        idle = relabel_views.idle_view(console, view, finished=False) if held is None else no_update
-        return badges, relabel_views.queue_view(cases, state, counts, console, view), idle
+        disputes = tab == relabel_desk.DISPUTES
+        idle = relabel_desk.idle_view(console, view, disputes=disputes, finished=False)
+        return badges if view.endpoint else [], idle if held is None else no_update
 
     callbacks.server(
         look,
-        [
-            Output("relabel-counts", "children"),
-            Output("relabel-queue", "children"),
-            Output("relabel-case", "children", allow_duplicate=True),
-        ],
+        [Output("relabel-counts", "children"), Output("relabel-case", "children", allow_duplicate=True)],
         [
             Input("view", "data"),
             Input("relabel-tick", "n_intervals"),
             Input("relabel-changed", "data"),
-            Input("relabel-state", "value"),
+            Input("relabel-tab", "data"),
         ],
         [State("relabel-held", "data")],
         problems=Output("relabel-queue-problem", "children"),
         initial="initial_duplicate",
     )
 
-    def renew(_tick: int | None, held: Mapping[str, Any] | None, name: str | None) -> Any:
-        if not held or not name:
+    def section(tab: str | None, data: Mapping[str, Any] | None, scheme: str | None) -> Any:
+        if tab is None or data is None:
             raise PreventUpdate
-        case = queue.renew(int(held["id"]), name)
-        return {**held, "version": case.version}
+        show = sections.get(tab)
+        return None if show is None else show(console, console.view(data), scheme)
 
     callbacks.server(
-        renew,
-        [Output("relabel-held", "data", allow_duplicate=True)],
-        [Input("relabel-renew", "n_intervals")],
-        [State("relabel-held", "data"), State("relabel-name", "value")],
-        problems=Output("relabel-renew-problem", "children"),
-        initial=False,
+        section,
+        [Output("relabel-section", "children")],
+        [Input("relabel-tab", "data"), Input("view", "data"), Input("scheme", "data")],
+        problems=Output("relabel-section-problem", "children"),
     )
-
-    def summarise(clicks: int | None, data: Mapping[str, Any] | None) -> Any:
-        if not clicks or data is None:
-            raise PreventUpdate
-        view = console.view(data)
-        export = OpenAIChatExport(console.services.database, endpoint=view.endpoint or None)
-        for _chunk in export:
-            pass
-        return relabel_views.export_view(export.summary.written, export.summary.left_out, view.endpoint), True
-
-    callbacks.server(
-        summarise,
-        [Output("relabel-export-summary", "children"), Output("relabel-dialog", "opened")],
-        [Input("relabel-export", "n_clicks")],
-        [State("view", "data")],
-        problems=Output("relabel-export-problem", "children"),
-        initial=False,
-    )
-    callbacks.browser(
-        "settled",
-        Output("relabel-page", "title"),
-        [Input("relabel-changed", "data"), Input("relabel-problem", "children")],
-        initial=False,
-    )
-
-
-def _finish(
-    queue: CaseQueue,
-    action: str,
-    annotator: str,
-    held: Mapping[str, Any],
-    command: Mapping[str, Any],
-) -> str:
-    """Do what the annotator asked for with the held case, and say so."""
-    case_id, version = int(held["id"]), int(held["version"])
-    corrected, comment = (str(command.get(name) or "") for name in ("corrected", "comment"))
-    if action == "release":
-        queue.release(case_id, annotator)
-        return f"Case {case_id} is open for others again."
-    if action == "skip":
-        queue.skip(case_id, annotator, comment.strip() or _SKIP_REASON, version=version)
-        return f"Case {case_id} skipped."
-    rating = command.get("rating")
-    if rating is None:
-        raise Invalid("no rating is chosen", fix="Press G for good or B for bad, then submit again.")
-    changed = bool(corrected.strip()) and corrected.strip() != (held.get("answer") or "").strip()
-    label = Label(_rating(rating), corrected if changed else None, (), comment or None)
-    queue.submit(case_id, annotator, label, version=version)
-    return f"Case {case_id} labeled {rating}{' with a corrected answer' if changed else ''}."
-
-
-def _rating(word: object) -> Rating:
-    try:
-        return Rating(str(word))
-    except ValueError as error:
-        raise Invalid(
-            f"{word!r} is not a rating", field="rating", fix="Press G for good or B for bad."
-        ) from error

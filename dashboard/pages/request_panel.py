@@ -82,8 +82,8 @@ def content(row: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], zone: s
     )
 
 
-def transcript(turns: Sequence[Turn]) -> Element:
-    """Messages one after the other; the recorded answer is set apart."""
+def transcript(turns: Sequence[Turn], texts: Mapping[int, Element] | None = None) -> Element:
+    """Messages one after the other; the recorded answer is set apart. ``texts`` stand in for the text of messages, by place."""
     if not turns:
         return html.P("The bodies were not kept, or hold no conversation.", className="muted")
     return html.Div(
@@ -97,25 +97,34 @@ def transcript(turns: Sequence[Turn]) -> Element:
                         ],
                         className="turn-role",
                     ),
-                    plain(turn.text, "turn-text") if turn.text or not turn.calls else None,
-                    *[
-                        html.Div(
-                            [
-                                html.Div(["calls ", html.Strong(name)]),
-                                plain(conversation.pretty(arguments), "mono"),
-                            ],
-                            className="tool-call",
-                        )
-                        for name, arguments in turn.calls
-                    ],
+                    *said(turn, (texts or {}).get(place)),
                 ],
                 className=f"turn turn-{turn.role if turn.role in _ROLES else 'other'}"
                 + (" turn-answer" if turn.is_answer else ""),
             )
-            for turn in turns
+            for place, turn in enumerate(turns)
         ],
         className="transcript",
     )
+
+
+def said(turn: Turn, text: Element | None = None) -> list[Element]:
+    """The text of a message, or ``text`` in its place, and the tools that it called."""
+    if text is None and (turn.text or not turn.calls):
+        text = plain(turn.text, "turn-text")
+    return [
+        text,
+        *[
+            html.Div(
+                [
+                    html.Div(["calls ", html.Strong(name)]),
+                    plain(conversation.pretty(arguments), "mono"),
+                ],
+                className="tool-call",
+            )
+            for name, arguments in turn.calls
+        ],
+    ]
 
 
 def score_line(name: str, value: float | None, label: str | None) -> str:

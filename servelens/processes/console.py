@@ -72,7 +72,7 @@ def run(config: Path, *, supervised: bool) -> int:
                     decisions=decisions.history,
                 ),
                 experiments_dir=settings.experiments_dir,
-                queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s),
+                queue=CaseQueue(database, clock, lease_s=settings.relabel.lease_s, schemas=schemas),
                 endpoints=EndpointSummaries(endpoints, clock),
                 run_history=RunHistory(database, clock),
                 reports_dir=settings.reports_dir,

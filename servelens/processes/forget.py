@@ -141,7 +141,7 @@ def _wait(waiting: Sequence[Spooled], wait_s: float) -> bool:
 
 def _tables(catalog: Catalog, endpoint: str) -> tuple[Table, ...]:
     tables = catalog.tables(endpoint)
-    return tables.payload, tables.scores, tables.feedback, tables.embeddings
+    return tables.payload, tables.scores, tables.feedback, tables.embeddings, tables.labels
 
 
 def _report(gone: Mapping[str, Counter[str]]) -> None:

@@ -32,10 +32,11 @@ from experiments.lifecycle import Lifecycle
 from experiments.ramp import Ramp, Step
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
+from relabel.schema_store import SchemaStore
 from relabel.selection.selector import Rule, Selector
 from servelens.clock import Clock
 from servelens.database import Database
-from tests.browser import filled_quality
+from tests.browser import filled_labels, filled_quality
 from tests.browser.conversations import PROBE, QUESTIONS, RAMBLES, RUDE
 
 
@@ -75,6 +76,7 @@ def build(
         planned_units=2_000,
         guardrails=(Guardrail("error_rate", margin=0.05), Guardrail("latency_ms", margin=0.5)),
     )
+    schemas = SchemaStore(database, clock)
     lifecycle = Lifecycle(database, clock)
     log = DecisionLog(database, clock)
     if not lifecycle.standings():
@@ -95,7 +97,8 @@ def build(
             abort=lambda name, by, reason: lifecycle.stop(name, by, "aborted", reason),
             decisions=lambda name, limit: [each.to_dict() for each in log.history(name, limit=limit)],
         ),
-        queue=CaseQueue(database, clock),
+        queue=CaseQueue(database, clock, schemas=schemas),
+        schemas=schemas,
         endpoints=(
             EndpointSummary(
                 "support-chat",
@@ -165,6 +168,7 @@ def _fill(services: ConsoleServices, records: int, random_: random.Random) -> No
         Rule("toxicity", above=0.5, priority=5),
     )
     Selector(tables, "support-chat", rules, services.database, services.clock).run()
+    filled_labels.fill(services)
     folder = services.reports_dir / "support-chat"
     folder.mkdir(parents=True, exist_ok=True)
     for hours in (1, 2, 3):

@@ -22,7 +22,7 @@ WITH_DATA = {
     "/requests": "#requests-grid .ag-row >> nth=0",
     "/experiments": ".verdict-sentence",
     "/quality": "#quality-drift-body .js-plotly-plot",
-    "/relabel": "#relabel-queue tbody tr >> nth=0",
+    "/relabel": "text=wait for a judgement",
 }
 WITHOUT_DATA = {
     "/": "text=Waiting for the first request",

@@ -1,73 +1,76 @@
-"""relabel.export: the same fine-tuning file from every database."""
+"""relabel.export: the same training data from every database."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import json
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from relabel.export.openai_chat_export import (
-    ExportSummary,
-    OpenAIChatExport,
-    export_openai_chat,
-    write_openai_chat,
-)
+from relabel.case import CaseState, ReasonKind, Resolution
+from relabel.export.export import Export, ExportSummary
+from relabel.export.manifest import Manifests
+from relabel.export.query import ExportQuery, Split
+from relabel.export.reader import newest_decision
+from relabel.export.reproduce import read_manifest, reproduce
+from relabel.export.write import write_export
+from relabel.forget import forget_records
 from relabel.label import Label, Rating
-from relabel.models import LabelRow
+from relabel.models import CaseRow, DecisionRow
 from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Unavailable
+from tests.labeled_cases import BAD, GOOD, add_labeled, add_many, corrected, decide
 from tests.openai_chat_rules import read_chat_file
 from tests.relabel_cases import START, add_cases, flagged
 
-GOOD, BAD = Label(Rating.GOOD), Label(Rating.BAD)
+
+def _bytes(database: Database, **parts: Any) -> tuple[bytes, ExportSummary]:
+    export = Export(database, ExportQuery(**parts))
+    chunks = [example.line for chunk in export for examples in chunk.values() for example in examples]
+    return b"".join(chunks), export.summary
 
 
-def _corrected(answer: str, rating: Rating = Rating.BAD) -> Label:
-    return Label(rating, corrected_answer=answer)
+def _questions(database: Database, **parts: Any) -> list[str]:
+    """Of each example the number in its question."""
+    examples = read_chat_file(_bytes(database, **parts)[0])
+    return [str(example["messages"][0]["content"]).removeprefix("question ") for example in examples]
 
 
-def _label(database: Database, labels: Sequence[Label | None], **values: Any) -> None:
-    """One new case per label; ``None`` skips it."""
+def _manifests(database: Database) -> Manifests:
+    return Manifests(database, ManualClock(START).now)
+
+
+def test_an_empty_queue_exports_nothing(database: Database) -> None:
+    assert _bytes(database) == (b"", ExportSummary(0, {}))
+
+
+def test_what_the_queue_labeled_is_exported_and_the_rest_is_counted(database: Database) -> None:
+    labels = [
+        GOOD,
+        BAD,
+        corrected("better\n\u2028 😀"),
+        None,
+        corrected("best", Rating.GOOD),
+        BAD,
+    ]
     queue = CaseQueue(database, ManualClock(START))
     for number, label in enumerate(labels):
-        add_cases(database, [flagged(number, **values)])
+        add_cases(database, [flagged(number)])
         case = queue.claim("ann")
         assert case is not None
         if label is None:
             queue.skip(case.id, "ann", "no")
         else:
             queue.submit(case.id, "ann", label)
-
-
-def _export(database: Database, **filters: Any) -> tuple[list[dict[str, Any]], ExportSummary]:
-    stream = io.BytesIO()
-    summary = write_openai_chat(database, stream, **filters)
-    return read_chat_file(stream.getvalue()), summary
-
-
-def test_an_empty_queue_exports_nothing(database: Database) -> None:
-    assert _export(database) == ([], ExportSummary(0, {}))
-
-
-def test_good_answers_and_corrections_are_exported_and_the_rest_is_counted(database: Database) -> None:
-    labels = [
-        GOOD,
-        BAD,
-        _corrected("better\n\u2028 😀"),
-        None,
-        _corrected("best", Rating.GOOD),
-        BAD,
-    ]
-    _label(database, labels)
     add_cases(database, [flagged(99)])  # open
-    examples, summary = _export(database)
-    assert examples == [
+    content, summary = _bytes(database)
+    assert read_chat_file(content) == [
         {
             "messages": [
                 {"role": "user", "content": f"question {number}"},
@@ -76,67 +79,91 @@ def test_good_answers_and_corrections_are_exported_and_the_rest_is_counted(datab
         }
         for number, answer in ((0, "answer 0"), (2, "better\n\u2028 😀"), (4, "best"))
     ]
-    assert summary == ExportSummary(3, {"bad_without_correction": 2})
+    assert summary == ExportSummary(3, {"bad_without_correction": 2}, cases=5)
 
 
-def test_an_export_is_the_same_every_time_and_in_the_order_of_the_cases(database: Database) -> None:
-    queue = CaseQueue(database, ManualClock(START))
-    add_cases(database, [flagged(number, priority=number % 7) for number in range(20)])
-    while (case := queue.claim("ann")) is not None:
-        queue.submit(case.id, "ann", GOOD)
-    export = OpenAIChatExport(database)
-    first = b"".join(export)
-    assert b"".join(export) == first
-    assert export.summary.written == 20
-    questions = [example["messages"][0]["content"] for example in read_chat_file(first)]
-    assert questions == [f"question {number}" for number in range(20)]
+def test_an_export_of_many_chunks_is_complete_and_in_the_order_of_the_cases(database: Database) -> None:
+    add_many(database, 1_100)
+    export = Export(database, ExportQuery())
+    chunks = list(export)
+    assert len(chunks) == 5
+    lines = [line.line for chunk in chunks for examples in chunk.values() for line in examples]
+    questions = [int(each["messages"][0]["content"].split()[1]) for each in read_chat_file(b"".join(lines))]
+    assert questions == list(range(1, 1_101))
+    again = [line.line for chunk in export for examples in chunk.values() for line in examples]
+    assert again == lines
 
 
-def test_an_export_of_many_batches_is_complete(database: Database) -> None:
-    add_cases(database, [flagged(number) for number in range(1100)])
-    with database.session() as session:  # labels without the queue, for speed
-        session.add_all(
-            LabelRow(
-                case_id=number + 1,
-                annotator="ann",
-                rating=Rating.GOOD if number % 2 else Rating.BAD,
-                tags=[],
-                created_at=START,
-            )
-            for number in range(1100)
-        )
-    chunks = list(OpenAIChatExport(database))
-    assert len(chunks) == 3
-    assert len(read_chat_file(b"".join(chunks))) == 550
+def test_the_newest_decision_counts_and_an_older_one_can_be_asked_for(database: Database) -> None:
+    case_id = add_labeled(database, 1, GOOD)
+    add_labeled(database, 2, GOOD)
+    before = newest_decision(database)
+    decide(database, case_id, corrected("better"), annotator="bea")
+    after = newest_decision(database)
+    decide(database, case_id, None)
+    assert _questions(database) == ["2"]
+    assert _questions(database, as_of=before) == ["1", "2"]
+    assert b"better" in _bytes(database, as_of=after)[0]
+    assert b"better" not in _bytes(database, as_of=before)[0]
+    assert _questions(database, as_of=0) == []
 
 
 def test_labels_given_during_an_export_are_left_to_the_next_one(database: Database) -> None:
-    _label(database, [GOOD] * 3)
-    export = OpenAIChatExport(database)
+    add_many(database, 300)
+    export = Export(database, ExportQuery())
     chunks = iter(export)
     first = next(chunks)
-    add_cases(database, [flagged(10)])
-    queue = CaseQueue(database, ManualClock(START))
-    case = queue.claim("ann")
-    assert case is not None
-    queue.submit(case.id, "ann", GOOD)
-    assert len(read_chat_file(first + b"".join(chunks))) == 3
-    assert _export(database)[1].written == 4
+    late = add_labeled(database, 9_000, GOOD)
+    decide(database, 299, None)
+    rest = list(chunks)
+    count = sum(len(examples) for chunk in (first, *rest) for examples in chunk.values())
+    assert count == 300
+    decide(database, 299, GOOD, annotator="bea")
+    assert late > 300
+    assert _bytes(database)[1].written == 301
+
+
+def test_gold_cases_are_never_exported(database: Database) -> None:
+    case_id = add_labeled(database, 1, GOOD)
+    add_labeled(database, 2, GOOD)
+    with database.session() as session:
+        session.execute(update(CaseRow).where(CaseRow.id == case_id).values(state=CaseState.GOLD))
+    assert _questions(database) == ["2"]
 
 
 def test_exports_can_be_filtered(database: Database) -> None:
-    _label(database, [GOOD] * 4)
-    queue = CaseQueue(database, ManualClock(START))
-    add_cases(database, [flagged(0)], endpoint="other")
-    case = queue.claim("ann")
-    assert case is not None
-    queue.submit(case.id, "ann", GOOD)
-    assert _export(database)[1].written == 5
-    assert _export(database, endpoint="other")[1].written == 1
-    assert _export(database, endpoint="unknown")[1].written == 0
-    window = {"since": START + timedelta(seconds=1), "until": START + timedelta(seconds=3)}
-    examples, _ = _export(database, endpoint="chat", **window)
-    assert [example["messages"][0]["content"] for example in examples] == ["question 1", "question 2"]
+    add_labeled(database, 1, Label(rating=Rating.GOOD, tags=("a", "b"), values={"topic": "billing"}))
+    add_labeled(database, 2, Label(rating=Rating.GOOD, tags=("b",), values={"topics": ["x", "billing"]}))
+    add_labeled(database, 3, corrected("better"), columns={"variant": "treatment", "served_entity": "new"})
+    add_labeled(database, 4, GOOD, agreement=0.5, resolution=Resolution.MAJORITY)
+    add_labeled(database, 5, GOOD, endpoint="other")
+    spans = [{"start": 0, "end": 1, "label": "wrong", "text": "a"}]
+    add_labeled(database, 6, Label(rating=Rating.GOOD, preferred="answer", values={"where": spans}))
+    for parts, expected in (
+        ({}, "1 2 3 4 5 6"),
+        ({"endpoints": ("other",)}, "5"),
+        ({"endpoints": ("other", "chat")}, "1 2 3 4 5 6"),
+        ({"endpoints": ("unknown",)}, ""),
+        ({"since": START + timedelta(seconds=2), "until": START + timedelta(seconds=4)}, "2 3"),
+        ({"rating": Rating.BAD}, "3"),
+        ({"tags": ("b",)}, "1 2"),
+        ({"tags": ("a", "b")}, "1"),
+        ({"values": (("topic", "billing"),)}, "1"),
+        ({"values": (("topics", "billing"),)}, "2"),
+        ({"values": (("where", "wrong"),)}, "6"),
+        ({"values": (("topic", "other"),)}, ""),
+        ({"preferred": "answer"}, "6"),
+        ({"preferred": "alternative"}, ""),
+        ({"min_agreement": 0.6}, "1 2 3 5 6"),
+        ({"resolutions": (Resolution.MAJORITY,)}, "4"),
+        ({"rules": ("toxicity response above",)}, "1 2 3 4 5 6"),
+        ({"rules": ("another",)}, ""),
+        ({"reasons": (ReasonKind.SCORE, ReasonKind.DRIFT)}, "1 2 3 4 5 6"),
+        ({"reasons": (ReasonKind.RANDOM,)}, ""),
+        ({"variant": "treatment"}, "3"),
+        ({"served_entity": "champion"}, "1 2 4 5 6"),
+    ):
+        assert _questions(database, **parts) == expected.split(), parts
 
 
 def test_a_conversation_with_tools_is_kept(database: Database) -> None:
@@ -149,8 +176,8 @@ def test_a_conversation_with_tools_is_kept(database: Database) -> None:
         {"role": "tool", "tool_call_id": "call_1", "content": "42"},
         {"role": "assistant", "content": "42"},
     ]
-    _label(database, [GOOD], messages=messages, tools=tools)
-    [example], _ = _export(database)
+    add_labeled(database, 1, GOOD, messages=messages, tools=tools)
+    [example] = read_chat_file(_bytes(database)[0])
     assert example == {
         "messages": [
             {"role": "system", "content": "be exact"},
@@ -163,31 +190,111 @@ def test_a_conversation_with_tools_is_kept(database: Database) -> None:
     }
 
 
-def test_a_file_appears_whole_and_replaces_an_older_one(database: Database, tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text("older")
-    _label(database, [GOOD, BAD])
-    assert export_openai_chat(database, path) == ExportSummary(1, {"bad_without_correction": 1})
-    assert len(read_chat_file(path.read_bytes())) == 1
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert {entry.name for entry in tmp_path.iterdir() if "partial" in entry.name} == set()
-
-
-def test_a_failed_export_leaves_the_file_as_it_was(
-    database: Database, database_url: str, tmp_path: Path
+def test_a_file_appears_whole_with_its_manifest_and_replaces_an_older_one(
+    database: Database, tmp_path: Path
 ) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("older")
-    broken = Database(database_url.replace("servelens.db", "missing/x.db").replace("/test_", "/missing_"))
-    with pytest.raises(Unavailable):
-        export_openai_chat(broken, path)
-    broken.dispose()
-    assert path.read_text() == "older"
+    add_labeled(database, 1, GOOD)
+    add_labeled(database, 2, BAD)
+    made = write_export(database, ExportQuery(), path, _manifests(database), by="ann")
+    assert made["counts"] == {"cases": 2, "written": 1, "left_out": {"bad_without_correction": 1}}
+    assert len(read_chat_file(path.read_bytes())) == 1
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert json.loads((tmp_path / "train.manifest.json").read_bytes()) == made
+    assert _manifests(database).get(made["id"]) == made
     assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
 
 
-def test_a_folder_that_is_not_there_is_named(database: Database, tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "train.jsonl"
-    with pytest.raises(Unavailable) as caught:
-        export_openai_chat(database, path)
-    assert caught.value.field == str(path)
+def test_a_failed_export_leaves_the_file_as_it_was(database: Database, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("older")
+    add_many(database, 300)
+    with database.session() as session:  # a case of the second chunk that nobody can read
+        session.connection().exec_driver_sql("DROP TABLE relabel_exports")
+    with pytest.raises(Unavailable):
+        write_export(database, ExportQuery(), path, _manifests(database), by=None)
+    assert path.read_text() == "older"
+    assert {entry.name for entry in tmp_path.iterdir()} <= {
+        "train.jsonl",
+        "servelens.db",
+        "servelens.db-wal",
+        "servelens.db-shm",
+    }
+
+
+def test_a_database_that_fails_on_the_way_is_an_error(database: Database) -> None:
+    add_many(database, 300)
+    chunks = iter(Export(database, ExportQuery()))
+    next(chunks)
+    with database.session() as session:
+        session.connection().exec_driver_sql("DROP TABLE relabel_decisions")
+    with pytest.raises(Unavailable):
+        next(chunks)
+
+
+def test_the_newest_decision_waits_for_those_that_are_being_written(
+    database: Database, database_url: str
+) -> None:
+    add_many(database, 2)
+    if database.engine.dialect.name == "sqlite":
+        assert newest_decision(database) == 2
+        return
+    found: list[int] = []
+    other = Database(database_url)
+    try:
+        with database.session() as session:
+            session.connection().exec_driver_sql("SELECT setval('relabel_decisions_id_seq', 10)")
+            row = DecisionRow(case_id=1, label_id=1, labels=1, created_at=START)
+            session.add(row)
+            session.flush()
+            assert row.id == 11
+            # Commits first, with a later id: 11 must not be missed by whoever reads 12.
+            assert decide(other, 2, None) == 12
+            reading = threading.Thread(target=lambda: found.append(newest_decision(other)))
+            reading.start()
+            reading.join(0.2)
+            assert found == []
+        reading.join(30)
+        assert found == [12]
+    finally:
+        other.dispose()
+
+
+def test_an_export_can_be_made_again_and_what_is_different_is_named(
+    database: Database, tmp_path: Path
+) -> None:
+    add_many(database, 400)
+    query = ExportQuery(format="trl_kto", split=Split(0.2))
+    made = write_export(database, query, tmp_path / "kto", _manifests(database), by="ann")
+    manifest = read_manifest(tmp_path / "kto" / "manifest.json")
+    assert manifest == made
+    # Labels that came later do not matter.
+    add_labeled(database, 9_000, GOOD)
+    decide(database, 5, corrected("another"), annotator="bea")
+    (tmp_path / "again").mkdir()
+    compared = reproduce(database, manifest, tmp_path / "again")
+    assert compared.is_same
+    assert list(compared.lines()) == []
+    for file in manifest["files"]:
+        assert (tmp_path / "again" / file["name"]).read_bytes() == (
+            tmp_path / "kto" / file["name"]
+        ).read_bytes()
+    forget_records(database, "chat", ["request-000007", "request-000008"])
+    with database.session() as session:
+        session.execute(update(CaseRow).where(CaseRow.id == 9).values(state=CaseState.GOLD))
+        session.execute(update(DecisionRow).where(DecisionRow.case_id == 10).values(label_id=None))
+        row = session.get(CaseRow, 250)
+        assert row is not None
+        row.messages = [{"role": "user", "content": "other"}, *row.messages[1:]]
+    (tmp_path / "third").mkdir()
+    compared = reproduce(database, manifest, tmp_path / "third")
+    assert not compared.is_same
+    assert compared.gone == {
+        "since they were forgotten": (7, 8),
+        "since they are gold now": (9,),
+        "since their labels were taken back": (10,),
+    }
+    assert compared.new == ()
+    assert compared.changed == ((200, 299),)
+    assert "2 cases are gone, since they were forgotten: 7, 8" in list(compared.lines())

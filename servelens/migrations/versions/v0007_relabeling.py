@@ -44,6 +44,7 @@ def _widen_cases() -> None:
         sa.Column("started", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("resolution", sa.String(length=16), nullable=True),
         sa.Column("unit", sa.Text(), nullable=True),
+        sa.Column("session", sa.Text(), nullable=True),
         sa.Column("alternatives", sa.JSON(), nullable=True),
         sa.Column("gold", sa.JSON(), nullable=True),
     ):
@@ -149,6 +150,7 @@ def _make_queue_tables() -> None:
             ["label_id"], ["relabel_labels.id"], name=op.f("fk_relabel_decisions_label_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_relabel_decisions")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_relabel_decisions_case", "relabel_decisions", ["case_id", "id"])
     op.create_table(

@@ -72,6 +72,7 @@ def filled(tables: EndpointTables) -> pl.DataFrame:
         tables.payload.append(part, transactions={WORKER: 10 * day + 4})
         tables.scores.append(about(part, evaluator="toxicity"))
         tables.embeddings.append(about(part, target="request", model="minilm"))
+        tables.labels.append(about(part, endpoint="chat", rating="bad"))
         tables.feedback.append(
             about(part, source="user", source_id="bob").with_columns(
                 feedback_id=pl.format("f-{}", pl.col("databricks_request_id"))
@@ -88,6 +89,7 @@ def held(tables: EndpointTables) -> dict[str, list[str]]:
             ("scores", tables.scores),
             ("feedback", tables.feedback),
             ("embeddings", tables.embeddings),
+            ("exported labels", tables.labels),
         )
     }
 
@@ -99,7 +101,14 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
     filled(tables)
     forgetting = Forgetting(ForgottenRecords(database, clock), clock, queue)
     gone = forgetting.forget("chat", tables, [PERSON, "anon-0000"])
-    assert gone == {"records": 4, "scores": 4, "feedback": 4, "embeddings": 4, "cases": 0}
+    assert gone == {
+        "records": 4,
+        "scores": 4,
+        "feedback": 4,
+        "embeddings": 4,
+        "exported labels": 4,
+        "cases": 0,
+    }
     assert set(map(tuple, held(tables).values())) == {
         ("id-000000", "id-000003", "id-000004", "id-000010", "id-000013", "id-000014")
     }
@@ -107,7 +116,14 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
     assert tables.payload.transaction_version(WORKER) == 14
     assert departed_rows(tables.payload, [WORKER]) == {WORKER: 4}
     again = forgetting.forget("chat", tables, [PERSON])
-    assert again == {"records": 0, "scores": 0, "feedback": 0, "embeddings": 0, "cases": 0}
+    assert again == {
+        "records": 0,
+        "scores": 0,
+        "feedback": 0,
+        "embeddings": 0,
+        "exported labels": 0,
+        "cases": 0,
+    }
 
 
 def test_feedback_that_the_person_gave_on_other_records_leaves(
@@ -121,6 +137,7 @@ def test_feedback_that_the_person_gave_on_other_records_leaves(
         "scores": 2,
         "feedback": 10,
         "embeddings": 2,
+        "exported labels": 2,
         "cases": 0,
     }
     assert held(tables)["feedback"] == []
@@ -161,7 +178,7 @@ def test_what_is_written_about_forgotten_records_later_is_swept(
     # An evaluator that had read the records before they were deleted.
     tables.scores.append(about(everything, evaluator="late"))
     assert forgetting.sweep(lake.tables, keep=sweep) == {
-        "chat": {"records": 0, "scores": 4, "feedback": 0, "embeddings": 0, "cases": 0}
+        "chat": {"records": 0, "scores": 4, "feedback": 0, "embeddings": 0, "exported labels": 0, "cases": 0}
     }
     assert held(tables)["scores"] == sorted([*held(tables)["payload"], *held(tables)["payload"]], key=str)
     clock.advance(2 * 3600 + 1)

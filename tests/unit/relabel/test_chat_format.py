@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relabel.export.formats.openai_chat import LeftOut, chat_example
-from relabel.label import Rating
+from relabel.export.formats.openai_chat import OPENAI_CHAT
+from relabel.export.left_out import LeftOut
+from relabel.label import Label, Rating
+from tests.labeled_cases import labeled_case
 from tests.openai_chat_rules import read_chat_file
 
 USER = {"role": "user", "content": "why?"}
@@ -24,7 +26,9 @@ def _example(
     rating: Rating = Rating.GOOD,
     corrected_answer: str | None = None,
 ) -> dict[str, Any] | LeftOut:
-    return chat_example(messages, None, answered=answered, rating=rating, corrected_answer=corrected_answer)
+    label = Label(rating=rating, corrected_answer=corrected_answer)
+    (example,) = OPENAI_CHAT.parts[""].examples(labeled_case(label, messages=messages, answered=answered))
+    return example
 
 
 @pytest.mark.parametrize(

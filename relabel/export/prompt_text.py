@@ -1,0 +1,42 @@
+"""The words of a conversation as they are compared: whether two cases ask the same.
+
+Case, punctuation, blanks and the digits of numbers make no difference, so that "Order 17?" and "order 23" ask the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from relabel.export.labeled_case import Message
+
+_SEPARATORS: Final = re.compile(r"[\W_]+")
+_DIGITS: Final = re.compile(r"\d+")
+
+
+def prompt_key(messages: Sequence[Message]) -> int:
+    """A 64-bit hash of what ``messages`` (without the answer) say; equal for those that differ in such details alone."""
+    said = [f"{message.get('role')} {_SEPARATORS.sub(' ', _text(message)).strip()}" for message in messages]
+    return key_of(_DIGITS.sub("0", "\n".join(said).casefold()))
+
+
+def key_of(text: str) -> int:
+    """A 64-bit hash of a text, the same everywhere."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _text(message: Message) -> str:
+    content = message.get("content")
+    calls = message.get("tool_calls")
+    words = content if isinstance(content, str) else _of_parts(content)
+    return f"{words} {calls}" if calls else words
+
+
+def _of_parts(content: Any) -> str:
+    if not isinstance(content, list):
+        return "" if content is None else str(content)
+    return " ".join(
+        str(part.get("text") or part) if isinstance(part, dict) else str(part) for part in content
+    )
