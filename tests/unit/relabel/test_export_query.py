@@ -93,8 +93,8 @@ def test_near_is_the_same_question_and_exact_the_same_line() -> None:
     near, exact, off = Seen("near"), Seen("exact"), Seen(None)
     assert not near.repeats_case(case("Order 17?"))
     near.gave(case("Order 17?"))
-    assert near.repeats_case(case("order  23!"))
-    assert not near.repeats_case(case("orders 23"))
+    assert near.repeats_case(case("order  17!"))
+    assert not near.repeats_case(case("order 23"))
     assert [exact.repeats(line) for line in (b"a", b"b", b"a")] == [False, False, True]
     assert not any(off.repeats(b"a") or off.repeats_case(case("a")) for _ in range(2))
 

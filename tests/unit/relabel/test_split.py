@@ -22,7 +22,7 @@ def asked(case_id: int, question: str, unit: str | None = None, session: str | N
 
 
 _names = st.none() | st.sampled_from(["ann", "bob", "eve", "dan", ""])
-_questions = st.sampled_from(["Hello", "hello!", "Order 17?", "order 23", "Why", "Who"])
+_questions = st.sampled_from(["Hello", "hello!", "Order 17?", "order  17", "order 23", "Why", "Who"])
 _cases = st.lists(st.tuples(_questions, _names, _names), max_size=20).map(
     lambda rows: [asked(number, *row) for number, row in enumerate(rows, start=1)]
 )
