@@ -137,6 +137,7 @@ async def test_a_wrong_word_is_named(client: httpx.AsyncClient) -> None:
         ({"format": "labels_table"}, "format"),
         ({"rating": "fine"}, "rating"),
         ({"value": "topic"}, "value"),
+        ({"value": "topic=billing"}, "value"),
         ({"since": "2026-03-01T00:00:00"}, "since"),
         ({"since": "yesterday"}, "since"),
         ({"min_agreement": 2}, "min_agreement"),
