@@ -232,18 +232,19 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     for one in given:
         writer.append(one, None)
     writer.close(10)
-    payload = {name: lake.tables(name).payload for name in ("chat", "code")}
+    of = {name: lake.tables(name) for name in ("chat", "code")}
+    payload = {name: tables.payload for name, tables in of.items()}
 
     def waiting() -> set[tuple[str, int]]:
         found = spooled_records(
             spool,
-            lambda endpoint: {PERSON} if endpoint in payload else set(),
-            lambda endpoint: payload[endpoint],
+            lambda endpoint: {PERSON} if endpoint in of else set(),
+            lambda endpoint: of[endpoint],
         )
         return {(Path(each.table.uri).name, each.offset) for each in found if not each.arrived()}
 
     assert waiting() == {("chat_payload", 0), ("code_payload", 3)}
-    found = spooled_records(spool, lambda _: {PERSON}, lambda name: lake.tables("code").payload)
+    found = spooled_records(spool, lambda _: {PERSON}, lambda name: of["code"])
     assert [each.offset for each in found] == [5]
     worker = found[0].worker_id
     payload["chat"].append(rows_of(given[:1], worker, [0]), transactions={worker: 0})
@@ -252,8 +253,8 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     assert waiting() == {("code_payload", 3)}
     payload["code"].append(rows_of(given[3:4], worker, [3]), transactions={worker: 3})
     assert waiting() == set()
-    assert len(spooled_records(spool, lambda _: {PERSON}, lambda name: payload["chat"])) == 1, "it has copies"
-    assert spooled_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: payload["chat"]) == []
+    assert len(spooled_records(spool, lambda _: {PERSON}, lambda name: of["chat"])) == 1, "it has copies"
+    assert spooled_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: of["chat"]) == []
 
 
 def test_dead_letters_with_the_name_are_found(tmp_path: Path) -> None:
