@@ -190,7 +190,7 @@ class _Rows:
             self._books.feedback_rows += batch.height
             known = batch.drop_nulls()
             for (worker_id, part), some in known.group_by("worker_id", PART):
-                name, number = str(worker_id), int(part)  # type: ignore[call-overload]
+                name, number = str(worker_id), int(part)
                 mine = self._feedback.setdefault((name, number, may_move), OffsetSet())
                 self.repeated[name] = self.repeated.get(name, 0) + mine.add_all(some["spool_offset"])
                 if number == 0:

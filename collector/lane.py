@@ -136,13 +136,15 @@ class Lane:
         committed: Mapping[tuple[str, str], int],
     ) -> None:
         # All routes first: one that is not to be had now must not leave half of a reading in the batch.
-        kinds = {(record.endpoint, record.api == FEEDBACK) for record in reading.records}
-        routes = {kind: route(kind[0], is_feedback=kind[1]) for kind in kinds}
+        records = reading.records
+        routes = {(name, False): route(name) for name in {record.endpoint for record in records}}
+        for name in {record.endpoint for record in records if record.api == FEEDBACK}:
+            routes[name, True] = route(name, is_feedback=True)
         batch, name = self.batch, worker.worker_id
         of_payload: dict[str, tuple[int, _Waiting] | None] = {}
         of_feedback: dict[str, tuple[int, _Waiting] | None] = {}
         taken = 0
-        for record, offset in zip(reading.records, reading.offsets, strict=True):
+        for record, offset in zip(records, reading.offsets, strict=True):
             endpoint = record.endpoint
             targets = of_payload if record.api != FEEDBACK else of_feedback
             try:
@@ -283,5 +285,5 @@ def commit(table: Table, data: pa.Table, ends: Mapping[str, int]) -> Commit:
 def _records_in(data: pa.Table) -> int:
     if PART not in data.schema.names:
         return data.num_rows
-    firsts: int = pc.sum(pc.equal(data.column(PART), pa.scalar(0, pa.int32()))).as_py() or 0
-    return firsts
+    first = pc.equal(data.column(PART), pa.scalar(0, pa.int32()))
+    return int(pc.sum(first.cast(pa.int64())).as_py() or 0)
