@@ -156,8 +156,8 @@ def test_by_the_callers_own_id_the_last_call_before_the_feedback_is_meant(
     assert job.run() == MatchingSummary(moved=2, waiting=1)
     assert {(name, about) for name, about, _ in of(place, "chat")} == {("f-0", retry.request_id)}
     assert {(name, about) for name, about, _ in of(place, "code")} == {("f-1", first.request_id)}
-    for _ in range(2):  # further back with each look
-        clock.advance(3_600)
+    for pause_s in (3_600, 7_200):  # further back with each look
+        clock.advance(pause_s)
         job.run()
     assert {(name, about) for name, about, _ in of(place, "chat")} == {
         ("f-0", retry.request_id),
