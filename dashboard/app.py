@@ -25,6 +25,7 @@ from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
+from relabel.api import feedback as relabel_feedback
 from relabel.api import router as relabel_api
 from servelens.errors import Missing
 
@@ -84,6 +85,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(relabel_feedback.router(services.catalog, services.clock))
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:
