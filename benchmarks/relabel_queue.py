@@ -26,10 +26,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from relabel.export.openai_chat_export import OpenAIChatExport
 from sqlalchemy import delete, insert, text, update
 
 from relabel.case import CaseState
-from relabel.export.openai_chat_export import OpenAIChatExport
 from relabel.label import Label, Rating
 from relabel.label_schema import LabelSchema, default_schema
 from relabel.models import (

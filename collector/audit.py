@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from collector.catalog import Catalog
+from collector.catalog import Catalog, EndpointTables
 from collector.dead_letter import DeadLetter
 from collector.departed_rows import departed_rows
+from collector.feedback_table import PART
 from collector.offset_set import CHUNK, OffsetSet, ranges, universe
 from collector.record import UNROUTED
 from collector.repeated_ids import repeated_ids
@@ -75,6 +76,7 @@ class Books:
     dead_records: int = 0
     replayed_records: int = 0
     rows: int = 0
+    feedback_rows: int = 0
     rows_without_origin: int = 0
     duplicate_ids: list[str] = field(default_factory=list)
     duplicate_id_rows: int = 0
@@ -91,7 +93,7 @@ class Books:
 
 
 class Audit:
-    """Compares the spools under ``spool_root``, the dead letter and all payload tables of ``catalog``."""
+    """Compares the spools under ``spool_root``, the dead letter and all payload and feedback tables of ``catalog``."""
 
     def __init__(self, spool_root: Path, catalog: Catalog, dead_letter: DeadLetter) -> None:
         self._spool_root = spool_root
@@ -106,12 +108,17 @@ class Audit:
         books = Books()
         looks = {look.worker_id: look for look in look_at_spools(self._spool_root, books.problems)}
         dead = self._dead_letters(books)
-        tables = self._tables()
+        endpoints = self._endpoints()
+        tables = [each.payload for each in endpoints]
         rows = _Rows(books)
         for table in tables:
             rows.add(table)
+        # Feedback moves from the first of them to the others.
+        for number, each in enumerate(endpoints):
+            rows.add_feedback(each.feedback, may_move=number == 0)
         worker_ids = sorted({*looks, *rows.offsets, *dead.workers})
-        departed = [departed_rows(table, worker_ids) for table in tables]
+        every = [table for each in endpoints for table in (each.payload, each.feedback)]
+        departed = [departed_rows(table, worker_ids) for table in every]
         for worker_id in worker_ids:
             removed = sum(each[worker_id] for each in departed)
             worker = _Worker(looks.get(worker_id), rows.offsets.get(worker_id), dead, worker_id, removed)
@@ -121,9 +128,9 @@ class Audit:
         books.duplicate_ids, books.duplicate_id_rows = repeated_ids(tables, books.rows)
         return books
 
-    def _tables(self) -> list[Table]:
+    def _endpoints(self) -> list[EndpointTables]:
         self._catalog.refresh()
-        return [self._catalog.tables(name).payload for name in (*self._catalog.endpoints, UNROUTED)]
+        return [self._catalog.tables(name) for name in (UNROUTED, *self._catalog.endpoints)]
 
     def _dead_letters(self, books: Books) -> _Dead:
         dead = _Dead()
@@ -165,6 +172,7 @@ class _Rows:
         self.offsets: dict[str, OffsetSet] = {}
         self.repeated: dict[str, int] = {}
         self._books = books
+        self._feedback: dict[tuple[str, int, bool], OffsetSet] = {}
 
     def add(self, table: Table) -> None:
         for batch in batches(table, ["worker_id", "spool_offset"], rows=_BATCH_ROWS):
@@ -175,6 +183,18 @@ class _Rows:
                 name = str(worker_id)
                 found = self.offsets.setdefault(name, OffsetSet()).add_all(part["spool_offset"])
                 self.repeated[name] = self.repeated.get(name, 0) + found
+
+    def add_feedback(self, table: Table, *, may_move: bool) -> None:
+        """A record has a row for each part, and is in two tables for a moment when it moves."""
+        for batch in batches(table, ["worker_id", "spool_offset", PART], rows=_BATCH_ROWS):
+            self._books.feedback_rows += batch.height
+            known = batch.drop_nulls()
+            for (worker_id, part), some in known.group_by("worker_id", PART):
+                name, number = str(worker_id), int(part)
+                mine = self._feedback.setdefault((name, number, may_move), OffsetSet())
+                self.repeated[name] = self.repeated.get(name, 0) + mine.add_all(some["spool_offset"])
+                if number == 0:
+                    self.offsets.setdefault(name, OffsetSet()).add_all(some["spool_offset"])
 
 
 class _Worker:

@@ -21,7 +21,9 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 
 from collector.departed_rows import DELETED
+from collector.feedback_table import PART
 from collector.table import Table
+from collector.table_columns import column_names
 from servelens.errors import Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -60,9 +62,11 @@ class Also(NamedTuple):
     expression: pl.Expr
 
 
-def delete_keys(table: Table, column: str, keys: Sequence[str], also: Also | None = None) -> int:
-    """Remove the rows whose ``column`` is one of ``keys`` (of which ``also`` holds); how many there were. Raises as
-    :func:`delete_before`.
+def delete_keys(
+    table: Table, column: str, keys: Sequence[str], also: Also | None = None, *, has_left: bool = True
+) -> int:
+    """Remove the rows whose ``column`` is one of ``keys`` (of which ``also`` holds); how many there were. Not ``has_left``:
+    they are in another table of the books now, so that the commit does not count them. Raises as :func:`delete_before`.
     """
     deleted = 0
     found = _found(table, column, keys)
@@ -77,7 +81,7 @@ def delete_keys(table: Table, column: str, keys: Sequence[str], also: Also | Non
             condition = (pl.col(_DATE) == day) & pl.col(column).is_in(some)
             if also is not None:
                 predicate, condition = f"{predicate} AND {also.sql}", condition & also.expression
-            deleted += _delete(table, predicate, condition)
+            deleted += _delete(table, predicate, condition, has_left)
     return deleted
 
 
@@ -128,29 +132,31 @@ def _files(table: Table, column: str) -> dict[date, list[File]]:
     return files
 
 
-def _delete(table: Table, predicate: str, condition: pl.Expr) -> int:
+def _delete(table: Table, predicate: str, condition: pl.Expr, has_left: bool = True) -> int:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(random.uniform(0.5, 1.0) * min(3.0, 0.05 * 2**attempt))
         try:
             with table.upkeep() as handle:
-                return 0 if handle is None else _delete_once(table, handle, predicate, condition)
+                return 0 if handle is None else _delete_once(table, handle, predicate, condition, has_left)
         except Conflict as error:
             logger.info("deletion lost a race: table=%s attempt=%d error=%s", table.uri, attempt, error)
     raise Conflict(f"{_ATTEMPTS} deletions in a row lost a race", field=table.uri, fix="Try again later.")
 
 
-def _delete_once(table: Table, handle: DeltaTable, predicate: str, condition: pl.Expr) -> int:
-    by_worker = {"worker_id", "spool_offset"} <= set(table.schema.names)
-    worker = pl.col("worker_id") if by_worker else pl.lit(None, pl.String).alias("worker_id")
-    rows = pl.scan_delta(handle).filter(condition).select(_DATE, worker).group_by("worker_id").len()
-    counts: dict[str | None, int] = dict(_collected(table, rows).iter_rows())
-    if not counts:
+def _delete_once(table: Table, handle: DeltaTable, predicate: str, condition: pl.Expr, has_left: bool) -> int:
+    present = set(column_names(handle))
+    worker = pl.col("worker_id") if "worker_id" in present else pl.lit(None, pl.String).alias("worker_id")
+    # Of a record with several rows the first one counts; all of them have one key, so they leave together.
+    records = pl.col(PART) == 0 if PART in present else pl.lit(value=True)
+    rows = pl.scan_delta(handle).filter(condition).select(_DATE, worker, records.alias("counts"))
+    counted = _collected(table, rows.group_by("worker_id").agg(pl.len(), pl.col("counts").sum()))
+    if counted.is_empty():
         return 0
     left = [
-        Transaction(DELETED + name, (handle.transaction_version(DELETED + name) or 0) + count)
-        for name, count in counts.items()
-        if name is not None
+        Transaction(DELETED + name, (handle.transaction_version(DELETED + name) or 0) + records)
+        for name, _, records in counted.iter_rows()
+        if has_left and name is not None and records
     ]
     handle.delete(
         predicate,
@@ -158,7 +164,7 @@ def _delete_once(table: Table, handle: DeltaTable, predicate: str, condition: pl
         commit_properties=CommitProperties(app_transactions=left),
         post_commithook_properties=NO_HOOKS,
     )
-    return sum(counts.values())
+    return int(counted["len"].sum())
 
 
 def _collected(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:

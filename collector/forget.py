@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from collector.catalog import EndpointTables
+from collector.catalog import UNROUTED, EndpointTables
 from collector.deletion import delete_keys
 from collector.forgotten import ForgottenRecords
 from collector.table import Table
@@ -38,22 +38,31 @@ class Forgetting:
         self._clock = clock
         self._also = also
 
-    def forget(self, endpoint: str, tables: EndpointTables, units: Iterable[str]) -> Mapping[str, int]:
+    def forget(
+        self,
+        endpoint: str,
+        tables: EndpointTables,
+        units: Iterable[str],
+        *,
+        unmatched: Table | None = None,
+    ) -> Mapping[str, int]:
         """Delete what is kept of ``units`` (the spellings of one person) in ``endpoint``; rows by kind.
 
-        Feedback that the person gave on somebody else's record leaves as well. Raises what reading and writing the
-        tables and the database raises; what is left then is deleted by the next :meth:`sweep`.
+        Feedback that the person gave on somebody else's record leaves as well, and from ``unmatched``, where feedback lies
+        whose record nobody has found yet. Raises what reading and writing the tables and the database raises; what is left
+        then is deleted by the next :meth:`sweep`.
         """
         names = list(units)
         ids = _request_ids(tables.payload, names)
         self._records.add(endpoint, ids)
-        given = _ids(
-            tables.feedback,
-            "feedback_id",
-            (pl.col("source") == "user") & pl.col("source_id").is_in(names),
-        )
+        moving = 0
+        if unmatched is not None and unmatched.uri != tables.feedback.uri:
+            # First, for feedback moves from there to here.
+            moving = delete_keys(unmatched, "feedback_id", _given_by(unmatched, names))
+            moving += delete_keys(unmatched, _ID, ids)
+        given = _given_by(tables.feedback, names)
         rows = self._delete(endpoint, tables, ids)
-        rows["feedback"] += delete_keys(tables.feedback, "feedback_id", given)
+        rows["feedback"] += delete_keys(tables.feedback, "feedback_id", given) + moving
         return rows
 
     def sweep(
@@ -63,8 +72,11 @@ class Forgetting:
         endpoint and kind, where there were any.
         """
         swept: dict[str, Mapping[str, int]] = {}
+        unmatched = tables_of(UNROUTED).feedback
         for endpoint, ids in self._records.by_endpoint().items():
+            late = delete_keys(unmatched, _ID, ids) if endpoint != UNROUTED else 0
             rows = self._delete(endpoint, tables_of(endpoint), ids)
+            rows["feedback"] += late
             if any(rows.values()):
                 logger.info("late rows of forgotten records deleted: endpoint=%s rows=%s", endpoint, rows)
                 swept[endpoint] = rows
@@ -87,6 +99,10 @@ def _request_ids(payload: Table, units: Sequence[str]) -> list[str]:
     own = _ids(payload, _ID, pl.col("unit").is_in(units))
     mirrors = _ids(payload, _ID, pl.col("shadow_of").is_in(own)) if own else []
     return sorted({*own, *mirrors})
+
+
+def _given_by(feedback: Table, names: Sequence[str]) -> list[str]:
+    return _ids(feedback, "feedback_id", (pl.col("source") == "user") & pl.col("source_id").is_in(names))
 
 
 def _ids(table: Table, column: str, condition: pl.Expr) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Final
 
 import msgspec
 
+from collector.catalog import EndpointTables
 from collector.dead_letter import DeadLetter, Entry
 from collector.reader import Position, SpoolReader
-from collector.record import Record, decode
+from collector.record import FEEDBACK, Record, decode
 from collector.segment import Frame
 from collector.table import Table
 from servelens.errors import Conflict, Missing
@@ -42,12 +43,12 @@ class Spooled:
 
 
 def spooled_records(
-    root: Path, units: Callable[[str], Collection[str]], table_of: Callable[[str], Table]
+    root: Path, units: Callable[[str], Collection[str]], tables_of: Callable[[str], EndpointTables]
 ) -> list[Spooled]:
-    """What the spools below ``root`` have of a person, whether it is in its table by now or not: the newest segment of a
-    worker stays until there is a newer one.
+    """What the spools below ``root`` have of a person, feedback that they gave included, whether it is in its table by now
+    or not: the newest segment of a worker stays until there is a newer one.
 
-    ``units`` gives the spellings of the person in an endpoint, ``table_of`` its table. Raises
+    ``units`` gives the spellings of the person in an endpoint, ``tables_of`` its tables. Raises
     :class:`~servelens.errors.Unavailable`.
     """
     last: dict[tuple[str, str], Spooled] = {}
@@ -56,7 +57,8 @@ def spooled_records(
             reader = SpoolReader(directory)
             for frame, record in _records(reader):
                 if record.unit is not None and record.unit in units(record.endpoint):
-                    table = table_of(record.endpoint)
+                    tables = tables_of(record.endpoint)
+                    table = tables.feedback if record.api == FEEDBACK else tables.payload
                     last[table.uri, reader.worker_id] = Spooled(table, reader.worker_id, frame.offset)
         except (Missing, Conflict):
             continue  # it is just being made, or was wiped

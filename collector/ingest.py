@@ -1,4 +1,4 @@
-"""Spools become rows in the inference tables: every record once, within seconds, whatever fails in between.
+"""Spools become rows in the inference and feedback tables: every record once, within seconds, whatever fails in between.
 
 How a record comes to be there exactly once: a commit carries, per worker, the offset up to which the table
 then holds that worker's records (an application transaction of the Delta protocol), and what a table holds
@@ -24,9 +24,9 @@ from collector.dead_letter import DeadLetter
 from collector.ingest_status import IngestStatus
 from collector.lane import Commit, Lane, commit
 from collector.record import UNROUTED
+from collector.routes import Routes
 from collector.side_lane import SideLane, failure_reason
 from collector.spool_root import SpoolRoot
-from collector.table import Table
 from collector.worker_spool import WorkerSpool
 from servelens.clock import Clock, SystemClock
 from servelens.errors import Conflict, Missing, ServelensError, Unavailable
@@ -71,13 +71,11 @@ class Collector:
         self._max_bytes = max_bytes
         self._drain_timeout_s = drain_timeout_s
         self._clock = clock or SystemClock()
-        self._catalog = catalog
-        self._tables: dict[str, Table] = {}
-        self._uris: dict[str, str] = {}
         now = self._clock.monotonic()
         self._main = Lane(set(), now=now)
+        self._routes = Routes(catalog, self._main.uris.add)
         for endpoint in (*catalog.endpoints, UNROUTED):
-            self._route(endpoint)
+            self._routes.uri(endpoint)
         self._side: dict[str, SideLane] = {}
         self._committed: dict[tuple[str, str], int] = {}
         self._deleted: dict[str, int] = {}
@@ -227,7 +225,7 @@ class Collector:
             if error is not None:
                 side.failed(failure_reason(side.uri, error), now=now)
             elif lane.in_flight is None:
-                self._in_table += job.result().rows
+                self._in_table += job.result().records
                 side.start_over(
                     now=now
                 )  # a commit from before the lane was split off has come through after all
@@ -260,7 +258,7 @@ class Collector:
             return True
         if side.lookup is None:
             names = [worker.worker_id for worker in self._spools]
-            side.lookup = self._submit(partial(self._tables[side.uri].transaction_versions, names))
+            side.lookup = self._submit(partial(self._routes.table(side.uri).transaction_versions, names))
         if not side.lookup.done():
             return False
         lookup, side.lookup = side.lookup, None
@@ -310,7 +308,12 @@ class Collector:
             lane.batch.opened = now
         try:
             return lane.fill(
-                worker, self._route, self._committed, max_records=records, max_bytes=_READ_BYTES, first=first
+                worker,
+                self._routes.uri,
+                self._committed,
+                max_records=records,
+                max_bytes=_READ_BYTES,
+                first=first,
             )
         except (Conflict, Missing) as error:
             self._spools.forget(worker, error)
@@ -318,18 +321,6 @@ class Collector:
             logger.warning("spool not read: worker=%s reason=%s", worker.worker_id, error)
             worker.retry_at = now + _RETRY_S
         return None
-
-    def _route(self, endpoint: str) -> str:
-        uri = self._uris.get(endpoint)
-        if uri is None:
-            try:
-                table = self._catalog.tables(endpoint).payload
-            except Missing:
-                return self._uris[UNROUTED]
-            uri = self._uris[endpoint] = table.uri
-            self._tables[uri] = table
-            self._main.uris.add(uri)
-        return uri
 
     def _full(self, lane: Lane) -> bool:
         return lane.batch.rows >= self._max_rows or lane.batch.size >= self._max_bytes
@@ -342,7 +333,7 @@ class Collector:
 
     def _submit_batch(self, lane: Lane, now: float) -> None:
         for uri, (data, ends) in lane.close_batch(now=now).items():
-            lane.jobs[uri] = self._submit(partial(commit, self._tables[uri], data, ends))
+            lane.jobs[uri] = self._submit(partial(commit, self._routes.table(uri), data, ends))
 
     def _submit(self, action: Callable[[], Result]) -> Future[Result]:
         future = self._pool.submit(action)
@@ -354,7 +345,7 @@ class Collector:
         for name, offset in {**ends, **outcome.found}.items():
             known = self._committed.get((uri, name), -1)
             self._committed[uri, name] = max(known, offset)
-        self._in_table += outcome.rows
+        self._in_table += outcome.records
         self._last_commit_us = self._clock.now_us()
 
     def _delete_segments(self) -> None:

@@ -8,16 +8,19 @@ in its table or in the dead letter; a record is in at most one lane.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collector.normalize import UNFIT, rows
+from collector.feedback_table import PART
+from collector.normalize import UNFIT
 from collector.reader import Position
-from collector.record import Record
+from collector.record import FEEDBACK, Record
+from collector.routes import BuildRows, rows_of
 from collector.table import Table
 from collector.worker_spool import Reading, WorkerSpool
 
@@ -25,11 +28,18 @@ _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 8 << 20
 
 
+class Route(Protocol):
+    """Gives the table's address of an endpoint and a kind of records."""
+
+    def __call__(self, endpoint: str, *, is_feedback: bool = False) -> str: ...
+
+
 @dataclass(slots=True)
 class _Waiting:
-    """Records of one worker for one table that are not rows yet."""
+    """Records of one worker for one table that are not rows yet, and what makes rows of them."""
 
     worker: WorkerSpool
+    build: BuildRows
     records: list[Record] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
 
@@ -81,7 +91,7 @@ class Lane:
     def fill(
         self,
         worker: WorkerSpool,
-        route: Callable[[str], str],
+        route: Route,
         committed: Mapping[tuple[str, str], int],
         *,
         max_records: int,
@@ -122,24 +132,32 @@ class Lane:
         self,
         worker: WorkerSpool,
         reading: Reading,
-        route: Callable[[str], str],
+        route: Route,
         committed: Mapping[tuple[str, str], int],
     ) -> None:
         # All routes first: one that is not to be had now must not leave half of a reading in the batch.
-        routes = {endpoint: route(endpoint) for endpoint in {record.endpoint for record in reading.records}}
+        records = reading.records
+        routes = {(name, False): route(name) for name in {record.endpoint for record in records}}
+        for name in {record.endpoint for record in records if record.api == FEEDBACK}:
+            routes[name, True] = route(name, is_feedback=True)
         batch, name = self.batch, worker.worker_id
-        targets: dict[str, tuple[int, _Waiting] | None] = {}
+        of_payload: dict[str, tuple[int, _Waiting] | None] = {}
+        of_feedback: dict[str, tuple[int, _Waiting] | None] = {}
         taken = 0
-        for record, offset in zip(reading.records, reading.offsets, strict=True):
+        for record, offset in zip(records, reading.offsets, strict=True):
             endpoint = record.endpoint
+            targets = of_payload if record.api != FEEDBACK else of_feedback
             try:
                 target = targets[endpoint]
             except KeyError:
-                uri = routes[endpoint]
+                is_feedback = targets is of_feedback
+                uri = routes[endpoint, is_feedback]
                 target = targets[endpoint] = (
                     (
                         committed.get((uri, name), -1),
-                        batch.waiting.setdefault((uri, name), _Waiting(worker)),
+                        batch.waiting.setdefault(
+                            (uri, name), _Waiting(worker, rows_of(is_feedback=is_feedback))
+                        ),
                     )
                     if uri in self.uris
                     else None
@@ -161,7 +179,7 @@ class Lane:
         """Turn waiting records into rows, all or none: they take a third of the memory then."""
         if not waiting.records:
             return
-        parts = _rows_that_fit(waiting.worker, waiting.records, waiting.offsets)
+        parts = _rows_that_fit(waiting, waiting.records, waiting.offsets)
         self.batch.parts.setdefault(uri, []).extend(parts)
         waiting.records.clear()
         waiting.offsets.clear()
@@ -220,26 +238,26 @@ class Lane:
         return Batch(now, dict(self.positions), dict(self.through))
 
 
-def _rows_that_fit(worker: WorkerSpool, records: list[Record], offsets: list[int]) -> list[pa.Table]:
+def _rows_that_fit(waiting: _Waiting, records: list[Record], offsets: list[int]) -> list[pa.Table]:
     """The rows of all records but those that fit no row: these are found by halving, and refused."""
     try:
-        return [rows(records, worker.worker_id, offsets)]
+        return [waiting.build(records, waiting.worker.worker_id, offsets)]
     except UNFIT as error:
         if len(records) == 1:
-            worker.refuse(records[0], offsets[0], str(error))
+            waiting.worker.refuse(records[0], offsets[0], str(error))
             return []
     half = len(records) // 2
     return [
-        *_rows_that_fit(worker, records[:half], offsets[:half]),
-        *_rows_that_fit(worker, records[half:], offsets[half:]),
+        *_rows_that_fit(waiting, records[:half], offsets[:half]),
+        *_rows_that_fit(waiting, records[half:], offsets[half:]),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """How many rows a commit wrote, and which offsets it ``found`` the table to hold already."""
+    """How many records a commit wrote, and which offsets it ``found`` the table to hold already."""
 
-    rows: int
+    records: int
     found: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -261,4 +279,11 @@ def commit(table: Table, data: pa.Table, ends: Mapping[str, int]) -> Commit:
     new = {name: end for name, end in ends.items() if end > found.get(name, -1)}
     if data.num_rows:
         table.append(data, transactions=new)
-    return Commit(data.num_rows, found)
+    return Commit(_records_in(data), found)
+
+
+def _records_in(data: pa.Table) -> int:
+    if PART not in data.schema.names:
+        return data.num_rows
+    first = pc.equal(data.column(PART), pa.scalar(0, pa.int32()))
+    return int(pc.sum(first.cast(pa.int64())).as_py() or 0)

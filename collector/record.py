@@ -15,6 +15,8 @@ REQUEST_TOO_LARGE: Final = "MAX_REQUEST_SIZE_EXCEEDED"
 RESPONSE_TOO_LARGE: Final = "MAX_RESPONSE_SIZE_EXCEEDED"
 UNROUTED: Final = "_unrouted"
 """Endpoint name of invocations that reached no endpoint: an unknown model, a malformed body."""
+FEEDBACK: Final = "feedback"
+"""``api`` of a record that is no invocation but a word on one; see :mod:`collector.feedback_record`."""
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -23,8 +23,10 @@ import pyarrow as pa
 
 from collector.catalog import Catalog
 from collector.dead_letter import DeadLetter, Entry
-from collector.normalize import UNFIT, rows
-from collector.record import UNROUTED, decode
+from collector.feedback_table import PART
+from collector.normalize import UNFIT
+from collector.record import FEEDBACK, UNROUTED, decode
+from collector.routes import rows_of, table_of
 from collector.table import Table
 from collector.table_batches import batches
 from collector.worker_directory import WorkerDirectory
@@ -91,11 +93,11 @@ class Replay:
             offset = entry.offset or 0
             try:
                 record = decode(self._dead_letter.content(entry))
-                row = rows([record], worker_id, [offset])
+                row = rows_of(is_feedback=record.api == FEEDBACK)([record], worker_id, [offset])
             except (*_UNREADABLE, Missing) as error:
                 yield Outcome(worker_id, offset, State.UNREADABLE, str(error))
                 continue
-            table = self._table(record.endpoint)
+            table = table_of(self._catalog, record)
             readable.setdefault(table.uri, (table, {}))[1][offset] = row
             by_offset[offset] = entry
         for table, found in readable.values():
@@ -103,12 +105,6 @@ class Replay:
                 if outcome.state in (State.REPLAYED, State.THERE):
                     self._dead_letter.mark_replayed(by_offset[outcome.offset])
                 yield outcome
-
-    def _table(self, endpoint: str) -> Table:
-        try:
-            return self._catalog.tables(endpoint).payload
-        except Missing:
-            return self._catalog.tables(UNROUTED).payload
 
     def _commit(self, table: Table, worker_id: str, found: dict[int, pa.Table]) -> list[Outcome]:
         first_in_spool = self._first_in_spool(worker_id)
@@ -141,10 +137,19 @@ class Replay:
         raise Unavailable(f"{_ATTEMPTS} commits in a row lost a race", field=table.uri)
 
     def _there(self, table: Table, worker_id: str, offsets: Collection[int]) -> set[int]:
-        """Which rows there are: also among those without an endpoint, where a record went while that was unknown."""
-        unrouted = self._catalog.tables(UNROUTED).payload
+        """Which rows there are: also among those without an endpoint, where a record went while that was unknown, and
+        of feedback without one, among those to which it may have been moved since.
+        """
+        unrouted = self._catalog.tables(UNROUTED)
+        places = {table.uri: table, unrouted.payload.uri: unrouted.payload}
+        if table.uri == unrouted.feedback.uri:
+            self._catalog.refresh()
+            everywhere = (self._catalog.tables(name).feedback for name in self._catalog.endpoints)
+            places |= {each.uri: each for each in everywhere}
+        elif PART in table.schema.names:
+            places[unrouted.feedback.uri] = unrouted.feedback
         there: set[int] = set()
-        for each in {table.uri: table, unrouted.uri: unrouted}.values():
+        for each in places.values():
             condition = (pl.col("worker_id") == worker_id) & pl.col("spool_offset").is_in(sorted(offsets))
             for batch in batches(each, ["worker_id", "spool_offset"], rows=200_000, where=condition):
                 there.update(batch["spool_offset"].to_list())

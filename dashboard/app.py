@@ -27,6 +27,7 @@ from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
 from relabel.alternatives import Alternatives
 from relabel.api import agreement as agreement_api
+from relabel.api import feedback as relabel_feedback
 from relabel.api import router as relabel_api
 from relabel.api import schemas as schemas_api
 from relabel.regeneration import Regeneration
@@ -102,6 +103,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(agreement_api.router(console.agreement.reports, services.evaluator_agreement))
+    app.include_router(relabel_feedback.router(services.catalog, services.clock))
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

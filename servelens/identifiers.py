@@ -19,7 +19,7 @@ class RequestIds:
 
     def __init__(self) -> None:
         self.last_us = 0
-        """When the last id was made, in microseconds since the Unix epoch."""
+        """When the last id was made, in microseconds since the Unix epoch: what :func:`time_us` reads from the id."""
         self._last = 0
         self._millisecond = -1
         self._prefix = ""
@@ -32,7 +32,7 @@ class RequestIds:
         if stamp <= self._last:
             stamp = self._last + 1
         self._last = stamp
-        self.last_us = now_ns // 1_000
+        self.last_us = stamp * 1_000 >> 12
         millisecond = stamp >> 12
         if millisecond != self._millisecond:
             self._millisecond = millisecond
@@ -54,9 +54,10 @@ def time_us(request_id: str) -> int:
 
 def id_at(moment_us: int, event: bytes) -> str:
     """The id of an ``event`` of that time (microseconds since the Unix epoch, not negative): a UUIDv7 whose 62 random
-    bits are a hash of the event, so that whoever sees the event again gives it the same id.
+    bits are a hash of the event, so that whoever sees the event again gives it the same id. :func:`time_us` gives
+    ``moment_us`` back.
     """
-    stamp = (moment_us << 12) // 1_000
+    stamp = -((-moment_us << 12) // 1_000)  # rounded up, as reading it rounds down
     tail = int.from_bytes(blake2b(event, digest_size=8).digest()) >> 2
     value = (stamp >> 12 & 0xFFFF_FFFF_FFFF) << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | tail
     return str(uuid.UUID(int=value))

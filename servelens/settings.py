@@ -144,6 +144,16 @@ class MaintenanceSettings(Section):
     )
 
 
+class FeedbackSettings(Section):
+    """Feedback that names no endpoint, or its call by the caller's own id: the scheduler looks for the record."""
+
+    every_s: Positive = Field(15.0, description="Seconds between two looks for the records of such feedback.")
+    wait_s: Positive = Field(
+        604_800.0,
+        description="Seconds after which feedback whose record has not come is given up: it stays unmatched.",
+    )
+
+
 class ConsoleSettings(Section):
     """The dashboard and its HTTP API."""
 
@@ -182,6 +192,9 @@ class Settings(Section):
         default_factory=MaintenanceSettings, description="Upkeep of the Delta tables."
     )
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The SQL database.")
+    feedback: FeedbackSettings = Field(
+        default_factory=FeedbackSettings, description="What becomes of feedback whose endpoint is not known."
+    )
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="The dashboard.")
     scorer: ScorerSettings = Field(
         default_factory=ScorerSettings, description="The service behind the `safety` guardrail."

@@ -28,6 +28,8 @@ from servelens.errors import ServelensError, Unavailable
 from serving_proxy.access import require
 from serving_proxy.admission import Admission
 from serving_proxy.data_plane import SWEEP_S, DataPlane
+from serving_proxy.feedback.api import create_feedback_router
+from serving_proxy.feedback.intake import FeedbackIntake
 from serving_proxy.guardrails.safety import SafetyChecks
 from serving_proxy.health import create_application
 from serving_proxy.health_checks import HealthChecks
@@ -224,7 +226,12 @@ class _Worker:
         parts = Parts(config.slot, lambda: plane.snapshot, self._all_published)
         invoke = Depends(require("invoke", lambda: plane.snapshot.keys, clock))
         kserve = create_kserve_router(parts.snapshot, self._upstreams, lambda: self._status()[0], [invoke])
-        routers = [kserve, *(() if mount is None else mount(parts))]
+        feedback = create_feedback_router(
+            FeedbackIntake(parts.snapshot, spool, self._measurements, config.limits, clock),
+            lambda: plane.snapshot.keys,
+            clock,
+        )
+        routers = [kserve, feedback, *(() if mount is None else mount(parts))]
         app = create_application(lambda: plane.snapshot, self._status, self._metrics, clock, routers)
         self._server = _Server(
             uvicorn.Config(

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from collector.record import Record
-from servelens.errors import InvalidSettings
+from servelens.errors import Invalid, InvalidSettings
 from serving_proxy.gateway import Gateway
 from serving_proxy.members import lacks, reader
 from serving_proxy.redaction import REDACTION_FAILED, Redaction, pseudonym
@@ -41,7 +41,7 @@ class Privacy:
                 fix="Use a number from 0 to 1.",
             )
         self._fraction = gateway.sampling_fraction
-        self._logging = gateway.payload_logging
+        self.payload_logging = gateway.payload_logging
         self._redaction = Redaction(gateway.redact_paths) if gateway.redact_paths else None
         self._headers = frozenset(name.lower() for name in gateway.redact_headers) & frozenset(
             _RECORDED_HEADERS
@@ -54,7 +54,10 @@ class Privacy:
         ) or not self._headers.isdisjoint(("x-servelens-unit", "x-session-id"))
         self._hides_client_id = hides("client_request_id") or "x-client-request-id" in self._headers
         self.is_open = (
-            self._logging == "full" and self._fraction == 1.0 and not self._redaction and not self._headers
+            self.payload_logging == "full"
+            and self._fraction == 1.0
+            and not self._redaction
+            and not self._headers
         )
         """Whether everything may be kept, so that nobody need ask."""
         names = self._redaction.members if self._redaction is not None else None
@@ -62,7 +65,7 @@ class Privacy:
         """With what members of a body's top level the redacted paths begin, where they all begin with one."""
         self.read_answer = reader(Answer, self.redacted_members)
         """Reads an answer, with those members."""
-        self._is_plain = self._logging == "full" and self._fraction == 1.0 and not self._headers
+        self._is_plain = self.payload_logging == "full" and self._fraction == 1.0 and not self._headers
         self._request_lacks = lacks(RequestBody, names) if names else _cannot_tell
         self._answer_lacks = lacks(Answer, names) if names else _cannot_tell
 
@@ -96,10 +99,12 @@ class Privacy:
             and (self._answer_lacks(answer) or redaction.cannot_touch(response))
         ):
             return record
-        if self._logging == "off" or not is_sampled(record.shadow_of or record.request_id, self._fraction):
+        if self.payload_logging == "off" or not is_sampled(
+            record.shadow_of or record.request_id, self._fraction
+        ):
             return None
         codes = record.logging_error_codes
-        if self._logging == "metadata":
+        if self.payload_logging == "metadata":
             request = response = None
             codes = [*codes, PAYLOAD_NOT_LOGGED]
         elif redaction is not None:
@@ -125,6 +130,27 @@ class Privacy:
             trace_id=None if "traceparent" in headers else record.trace_id,
             tags={} if "x-servelens-tags" in headers else record.tags,
         )
+
+    @property
+    def hides_client_request_id(self) -> bool:
+        """Whether no record has the caller's own id."""
+        return self._hides_client_id
+
+    @property
+    def hides_tags(self) -> bool:
+        """Whether no record has the caller's tags."""
+        return "x-servelens-tags" in self._headers
+
+    def redacted(self, body: bytes) -> bytes:
+        """A body that is JSON, without the values at the redacted paths. Raises Invalid for one nested beyond reason."""
+        kept = body if self._redaction is None else self._redaction.apply(body)
+        if kept is None:
+            raise Invalid("it is nested too deep to be redacted", field="body", fix="Send a flat object.")
+        return kept
+
+    def kept_unit(self, unit: str) -> str:
+        """The unit as records have it: itself or its pseudonym."""
+        return pseudonym(unit, self._unit_key) if self._hides_unit else unit
 
     def _hides(self, record: Record) -> bool:
         """Whether anything but the bodies is to be hidden."""

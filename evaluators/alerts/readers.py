@@ -116,8 +116,13 @@ class FeedbackReader:
         rows = collected(
             self._tables.feedback.scan(since=window.start, until=window.end)
             .filter(pl.col("name") == self._measure.name)
-            .select(ID, "source_id", "request_time", "feedback_time", "label", pl.col("value").alias("score"))
-            .sort("feedback_time")
+            .select(
+                *(ID, "source_id", "request_time", "feedback_time", "feedback_id", "label"),
+                pl.col("value").alias("score"),
+            )
+            .sort(
+                "feedback_time", "feedback_id"
+            )  # which of two of one moment counts is the same at each look
             .unique([ID, "source_id"], keep="last", maintain_order=True)
         )
         if self._slicing.always == "" or rows.is_empty():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -50,15 +50,18 @@ def run(config: Path, unit: str, endpoint: str | None, *, now: bool, wait_s: flo
         gone: dict[str, Counter[str]] = {name: Counter() for name in units}
 
         def forget() -> None:
+            unmatched = catalog.tables(UNROUTED).feedback
             for name, spellings in units.items():
-                gone[name].update(forgetting.forget(name, catalog.tables(name), sorted(spellings)))
+                gone[name].update(
+                    forgetting.forget(name, catalog.tables(name), sorted(spellings), unmatched=unmatched)
+                )
 
         forget()
         if waiting:
             arrived = _wait(waiting, wait_s)
             forget()
             waiting = [] if arrived else [each for each in waiting if not each.arrived()]
-        purged = sum(purge(table) for name in units for table in _tables(catalog, name)) if now else None
+        purged = sum(purge(table) for table in _tables(catalog, units)) if now else None
         copies = {each.worker_id for each in _spooled(settings, catalog, units)}
     finally:
         database.dispose()
@@ -124,7 +127,7 @@ def _spooled(settings: Settings, catalog: Catalog, units: Mapping[str, Collectio
     return spooled_records(
         settings.spool_directory,
         lambda endpoint: units.get(owner(endpoint), ()),
-        lambda endpoint: catalog.tables(owner(endpoint)).payload,
+        lambda endpoint: catalog.tables(owner(endpoint)),
     )
 
 
@@ -139,9 +142,12 @@ def _wait(waiting: Sequence[Spooled], wait_s: float) -> bool:
     return True
 
 
-def _tables(catalog: Catalog, endpoint: str) -> tuple[Table, ...]:
-    tables = catalog.tables(endpoint)
-    return tables.payload, tables.scores, tables.feedback, tables.embeddings, tables.labels
+def _tables(catalog: Catalog, endpoints: Collection[str]) -> Iterator[Table]:
+    for name in endpoints:
+        tables = catalog.tables(name)
+        yield from (tables.payload, tables.scores, tables.feedback, tables.embeddings, tables.labels)
+    if UNROUTED not in endpoints:
+        yield catalog.tables(UNROUTED).feedback
 
 
 def _report(gone: Mapping[str, Counter[str]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from collector.catalog import Catalog
+from collector.feedback_matching import FeedbackMatching
 from evaluators.alerts.metrics import alert_metrics
 from evaluators.alerts.overview import AlertOverview
 from evaluators.runs.schedule import Job, Schedule
@@ -28,6 +29,7 @@ from servelens.assembly.endpoint_store import build_endpoint_store, open_endpoin
 from servelens.assembly.evaluation_jobs import follow_evaluations
 from servelens.assembly.evaluations import open_evaluations, score_names
 from servelens.assembly.experiments import open_lifecycle
+from servelens.assembly.feedback import build_matching, matching_job
 from servelens.assembly.ground_truth import ground_truth_jobs
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller
@@ -91,8 +93,9 @@ def _lead(
 ) -> None:
     """One term."""
     evaluations = follow_evaluations(settings, catalog, database, clock, enough, lease.check, _secrets())
-    schedule = Schedule(build_jobs(settings, catalog, database, clock, enough))
-    status.schedule, status.evaluations = schedule, evaluations
+    matching = build_matching(settings, catalog, clock)
+    schedule = Schedule(build_jobs(settings, catalog, database, clock, enough, matching))
+    status.schedule, status.evaluations, status.matching = schedule, evaluations, matching
     schedule.start()
     try:
         evaluations.follow(schedule)
@@ -100,7 +103,7 @@ def _lead(
     finally:
         enough.set()
         evaluations.close(schedule.stop)
-        status.schedule = status.evaluations = None
+        status.schedule = status.evaluations = status.matching = None
 
 
 def _once(
@@ -135,13 +138,19 @@ def _secrets() -> Secrets:
 
 
 def build_jobs(
-    settings: Settings, catalog: Catalog, database: Database, clock: Clock, stop: threading.Event
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    clock: Clock,
+    stop: threading.Event,
+    matching: FeedbackMatching | None = None,
 ) -> list[Job]:
-    """Every job but the evaluations, in the order in which its data flows: truth, cases, experiments, drift,
-    alerts; then the tables' upkeep.
+    """Every job but the evaluations, in the order in which its data flows: feedback, truth, cases, experiments, drift,
+    alerts; then the tables' upkeep. ``matching`` is the one whose counts somebody reads.
     """
     known = score_names(settings, database, clock)
     return [
+        matching_job(settings, matching or build_matching(settings, catalog, clock), stop),
         *ground_truth_jobs(settings, catalog, database, clock, stop),
         *_selections(settings, catalog, database, clock, known),
         *_experiments(settings, catalog, database, clock, stop),

@@ -8,8 +8,10 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from collector.feedback_matching import FeedbackMatching
 from evaluators.runs.follow import FollowedEvaluations
 from evaluators.runs.schedule import Schedule
+from servelens.assembly.feedback import matching_metrics
 from servelens.errors import ServelensError
 from servelens.leadership import Leadership
 
@@ -25,6 +27,7 @@ class SchedulerStatus:
         self._leadership = leadership
         self.schedule: Schedule | None = None
         self.evaluations: FollowedEvaluations | None = None
+        self.matching: FeedbackMatching | None = None
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Ready while it runs, also when it stands by; jobs that failed last time are named in the detail and run again
@@ -37,7 +40,9 @@ class SchedulerStatus:
         return True, {"status": "degraded" if failing else "ok", "failing": failing}
 
     def metrics(self) -> Iterable[Metric]:
-        """By job: runs, failures, the end of the last run. By evaluation: lag, rows, tokens."""
+        """By job: runs, failures, the end of the last run. By evaluation: lag, rows, tokens. Of feedback: whose
+        record was found, or not.
+        """
         leads = GaugeMetricFamily(
             "servelens_scheduler_leader", "1 when this scheduler leads, 0 when it stands by."
         )
@@ -45,6 +50,7 @@ class SchedulerStatus:
         yield leads
         yield from _of_jobs(self.schedule)
         yield from self._of_evaluations()
+        yield from matching_metrics(self.matching if self._leadership.leads else None)
 
     def _of_evaluations(self) -> Iterable[Metric]:
         lag = GaugeMetricFamily(

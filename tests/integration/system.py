@@ -55,7 +55,7 @@ class System:
 
     def __enter__(self) -> Self:
         self.proxy_port = self.settings.get("proxy", {}).get("port") or free_port()
-        self.console_port, self.collector_port = free_port(), free_port()
+        self.console_port, self.collector_port, self.scheduler_port = free_port(), free_port(), free_port()
         written = {
             "data_dir": "data",
             "endpoints": list(self.endpoints),
@@ -63,7 +63,7 @@ class System:
             "proxy": {"port": self.proxy_port, **self.settings.get("proxy", {})},
             "console": {"port": self.console_port},
             "collector": {"port": self.collector_port, **self.settings.get("collector", {})},
-            "scheduler": {"port": free_port()},
+            "scheduler": {"port": self.scheduler_port},
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config = self.folder / "servelens.yaml"
@@ -118,6 +118,10 @@ class System:
     @property
     def console_url(self) -> str:
         return f"http://127.0.0.1:{self.console_port}"
+
+    @property
+    def scheduler_url(self) -> str:
+        return f"http://127.0.0.1:{self.scheduler_port}"
 
     def loaded(self) -> Settings:
         """The settings as the processes read them."""

@@ -61,7 +61,7 @@ def main(uri: str, commits: int) -> None:
     for number in range(commits):
         data = batch(number)
         outcome = commit(table, data, {WORKER: (number + 1) * ROWS - 1})
-        assert outcome.rows == ROWS, "nobody else commits for this worker"
+        assert outcome.records == ROWS, "nobody else commits for this worker"
     sys.stdout.write(f"{commits}\n")
 
 

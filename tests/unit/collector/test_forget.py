@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from collector.catalog import Catalog, EndpointTables
+from collector.catalog import UNROUTED, Catalog, EndpointTables
 from collector.dead_letter import DeadLetter
 from collector.departed_rows import departed_rows
 from collector.forget import Forgetting
@@ -20,6 +20,7 @@ from collector.spool import SpoolWriter
 from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.unit.collector.maintained import TODAY, WORKER, catalog, records
+from tests.unit.collector.test_feedback import feedback
 
 PERSON = "ada@example.com"
 
@@ -249,18 +250,19 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     for one in given:
         writer.append(one, None)
     writer.close(10)
-    payload = {name: lake.tables(name).payload for name in ("chat", "code")}
+    of = {name: lake.tables(name) for name in ("chat", "code")}
+    payload = {name: tables.payload for name, tables in of.items()}
 
     def waiting() -> set[tuple[str, int]]:
         found = spooled_records(
             spool,
-            lambda endpoint: {PERSON} if endpoint in payload else set(),
-            lambda endpoint: payload[endpoint],
+            lambda endpoint: {PERSON} if endpoint in of else set(),
+            lambda endpoint: of[endpoint],
         )
         return {(Path(each.table.uri).name, each.offset) for each in found if not each.arrived()}
 
     assert waiting() == {("chat_payload", 0), ("code_payload", 3)}
-    found = spooled_records(spool, lambda _: {PERSON}, lambda name: lake.tables("code").payload)
+    found = spooled_records(spool, lambda _: {PERSON}, lambda name: of["code"])
     assert [each.offset for each in found] == [5]
     worker = found[0].worker_id
     payload["chat"].append(rows_of(given[:1], worker, [0]), transactions={worker: 0})
@@ -269,8 +271,40 @@ def test_records_that_are_still_in_the_spool_are_found_and_known_to_arrive(
     assert waiting() == {("code_payload", 3)}
     payload["code"].append(rows_of(given[3:4], worker, [3]), transactions={worker: 3})
     assert waiting() == set()
-    assert len(spooled_records(spool, lambda _: {PERSON}, lambda name: payload["chat"])) == 1, "it has copies"
-    assert spooled_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: payload["chat"]) == []
+    assert len(spooled_records(spool, lambda _: {PERSON}, lambda name: of["chat"])) == 1, "it has copies"
+    assert spooled_records(tmp_path / "nowhere", lambda _: {PERSON}, lambda name: of["chat"]) == []
+
+
+def test_feedback_that_has_not_found_its_record_leaves_too(
+    lake: Catalog, database: Database, clock: ManualClock
+) -> None:
+    tables, unmatched = lake.tables("chat"), lake.tables(UNROUTED).feedback
+    everything = filled(tables)
+    given = about(everything, source="user", source_id="bob").with_columns(
+        feedback_id=pl.format("u-{}", pl.col("databricks_request_id"))
+    )
+    unmatched.append(given)
+    unmatched.append(given.head(1).with_columns(feedback_id=pl.lit("by her"), source_id=pl.lit(PERSON)))
+    forgetting = Forgetting(ForgottenRecords(database, clock), clock, Queue())
+    gone = forgetting.forget("chat", tables, [PERSON], unmatched=unmatched)
+    assert gone["feedback"] == 4 + 4 + 1
+    left = unmatched.scan().collect()
+    assert sorted(left["databricks_request_id"]) == held(tables)["payload"]
+    unmatched.append(given)
+    assert forgetting.sweep(lake.tables, keep=timedelta(hours=2))["chat"]["feedback"] == 4
+    assert forgetting.sweep(lake.tables, keep=timedelta(hours=2)) == {}
+
+
+def test_feedback_that_is_still_in_the_spool_is_found_by_who_gave_it(lake: Catalog, tmp_path: Path) -> None:
+    writer = SpoolWriter.open(tmp_path / "spool" / "proxy-0")
+    for one in (record(0), feedback(1, user=PERSON), feedback(2, user="bob")):
+        writer.append(one, None)
+    writer.close(10)
+    found = spooled_records(tmp_path / "spool", lambda _: {PERSON}, lake.tables)
+    assert {(Path(each.table.uri).name, each.offset) for each in found} == {
+        ("chat_payload", 0),
+        ("chat_feedback", 1),
+    }
 
 
 def test_dead_letters_with_the_name_are_found(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from servelens.identifiers import RequestIds, time_us
+from servelens.identifiers import RequestIds, id_at, time_us
 
 
 def test_ids_are_uuid7_and_grow_strictly() -> None:
@@ -24,6 +24,21 @@ def test_an_id_tells_its_time() -> None:
     text = RequestIds().next()
     after = time.time_ns() // 1000
     assert before - 1 <= time_us(text) <= after
+
+
+def test_an_id_tells_exactly_the_time_that_its_record_has() -> None:
+    ids = RequestIds()
+    for _ in range(5_000):
+        assert time_us(ids.next()) == ids.last_us
+    for moment_us in (
+        0,
+        1,
+        999,
+        1_000,
+        1_772_366_400_000_999,
+        *range(1_772_366_400_000_000, 1_772_366_400_002_000),
+    ):
+        assert time_us(id_at(moment_us, b"an event")) == moment_us
 
 
 def test_two_processes_do_not_make_the_same_ids() -> None:
