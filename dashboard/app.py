@@ -26,6 +26,9 @@ from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
 from relabel.api import router as relabel_api
+from relabel.api import selection as selection_api
+from relabel.selection.manual import ManualSelection
+from relabel.selection.rule_days import RuleDays
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -84,6 +87,12 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(relabel_api.router(services.queue, services.database))
+    app.include_router(
+        selection_api.router(
+            ManualSelection(services.catalog.tables, services.database, services.clock),
+            RuleDays(services.database, services.clock, services.relabel_rules),
+        )
+    )
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

@@ -17,6 +17,7 @@ from experiments.experiment import Experiment
 from experiments.standing import Standing
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
+from relabel.selection.rule import CaseRule
 from servelens.clock import Clock
 from servelens.database import Database
 
@@ -47,7 +48,8 @@ class ConsoleServices:
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
     settings file's block; without it there is no API for evaluations.
-    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings.
+    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` and ``relabel_rules`` (by
+    endpoint) are those of the settings.
     """
 
     catalog: Catalog
@@ -67,6 +69,7 @@ class ConsoleServices:
     parse_evaluation: Callable[[Mapping[str, Any]], Evaluation] | None = None
     allowed_hosts: Sequence[str] = field(default=("*",))
     drift_reports: ReportQueue | None = None
+    relabel_rules: Mapping[str, Sequence[CaseRule]] = field(default_factory=dict)
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
         """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""

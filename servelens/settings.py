@@ -256,6 +256,7 @@ class Settings(Section):
             *((f"alerts[{index}]", item.endpoint) for index, item in enumerate(self.alerts)),
             *((f"experiments[{index}]", item.endpoint) for index, item in enumerate(self.experiments)),
             *((f"relabel.rules[{index}]", item.endpoint) for index, item in enumerate(self.relabel.rules)),
+            *((f"relabel.suppression.endpoints.{name}", name) for name in self.relabel.suppression.endpoints),
         ]
         for key, endpoint in owners:
             if endpoint not in entities:

@@ -14,8 +14,9 @@ from typing import Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
+from relabel.case import ReasonKind
 from relabel.models import RuleDayRow
-from relabel.selection.rule import CaseRule
+from relabel.selection.rule import MANUAL, CaseRule
 from servelens.clock import Clock
 from servelens.database import Database
 
@@ -121,7 +122,7 @@ class RuleDays:
             RuleCounts(
                 of,
                 name,
-                None if rule is None else str(rule.kind),
+                str(ReasonKind.MANUAL) if name == MANUAL else None if rule is None else str(rule.kind),
                 None if rule is None else rule.priority,
                 None if rule is None else rule.daily_budget,
                 _summed(row for row in days.get((of, name), ()) if row.day == today),
