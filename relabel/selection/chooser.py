@@ -1,7 +1,7 @@
 """Which of the records that rules found become cases: not more than budgets allow, and not many that are alike.
 
 Records are looked at in the order in which they are given, so the first ones get what there is room for. A record that
-nearly repeats a case joins it, whatever the budget. What is left out is left out for good; that it was is counted.
+nearly repeats a case joins it and costs no budget. What is left out is left out for good; that it was is counted.
 
 Invariant: records of the control sample are never left out for being alike (see :mod:`.sources.control_sample`).
 """
