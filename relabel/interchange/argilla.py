@@ -67,7 +67,9 @@ class Argilla:
                 for number in range(1, MAX_ALTERNATIVES + 1)
             ]
         questions = [_question(each, names.by_field[each.name]) for each in schema.fields]
-        questions.append(_asked(names.comment, "Comment", None, False, {"type": "text", "use_markdown": False}))
+        questions.append(
+            _asked(names.comment, "Comment", None, False, {"type": "text", "use_markdown": False})
+        )
         settings = {
             "guidelines": schema.guidelines,
             "fields": fields,
@@ -119,7 +121,7 @@ class Argilla:
             "vectors": {},
         }
 
-    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation]:
+    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
         """Of a record, one for each person."""
         return ArgillaResponses.annotations(element)
 
@@ -186,9 +188,7 @@ def _settings(field: Field) -> dict[str, Any]:
         case FieldType.PREFERENCE:
             numbers = range(1, MAX_ALTERNATIVES + 1)
             others = {_ALTERNATIVE.format(number): f"Alternative {number}" for number in numbers}
-            return _labels(
-                "label_selection", {ANSWER: "The answer", **others, TIE: "None is better"}, field
-            )
+            return _labels("label_selection", {ANSWER: "The answer", **others, TIE: "None is better"}, field)
         case FieldType.SPANS:
             options = {option: option for option in field.options}
             return _options("span", options) | {

@@ -40,7 +40,7 @@ class ArgillaResponses:
     """The two ways of reading, apart from the naming of questions."""
 
     @staticmethod
-    def annotations(element: Mapping[str, Any]) -> Iterator[Annotation]:
+    def annotations(element: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
         """What each person said of the record."""
         responses = element.get("responses")
         if isinstance(responses, list):
@@ -48,9 +48,7 @@ class ArgillaResponses:
             yield from _of_api(responses, origin if isinstance(origin, Mapping) else {})
         elif isinstance(responses, Mapping):
             if any(responses.values()):
-                raise Invalid(
-                    "it does not say which responses were submitted", field="responses", fix=_HOW
-                )
+                raise Invalid("it does not say which responses were submitted", field="responses", fix=_HOW)
         elif "id" in element:
             yield from _flat(element)
         else:
@@ -76,39 +74,46 @@ class ArgillaResponses:
         return Answers(values, comment)
 
 
-def _of_api(responses: list[Any], origin: Mapping[str, Any]) -> Iterator[Annotation]:
+def _of_api(responses: list[Any], origin: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
     for index, response in enumerate(responses):
-        place = f"responses[{index}]"
-        values = response.get("values") if isinstance(response, Mapping) else None
-        if not isinstance(response, Mapping) or not isinstance(values, Mapping | None):
-            raise Invalid("it is no response of Argilla", field=place, fix=_HOW)
-        given: dict[str, Any] = {}
-        for question, answer in (values or {}).items():
-            if not isinstance(answer, Mapping) or "value" not in answer:
-                raise Invalid("it has no value", field=f"{place}.values.{question}"[:200], fix=_HOW)
-            given[question] = answer["value"]
-        yield _annotation(origin, response.get("user_id"), _said(response.get("status"), place), given, place)
+        try:
+            yield _response(response, origin, f"responses[{index}]")
+        except Invalid as error:
+            yield error
 
 
-def _flat(record: Mapping[str, Any]) -> Iterator[Annotation]:
+def _response(response: Any, origin: Mapping[str, Any], place: str) -> Annotation:
+    values = response.get("values") if isinstance(response, Mapping) else None
+    if not isinstance(response, Mapping) or not isinstance(values, Mapping | None):
+        raise Invalid("it is no response of Argilla", field=place, fix=_HOW)
+    given: dict[str, Any] = {}
+    for question, answer in (values or {}).items():
+        if not isinstance(answer, Mapping) or "value" not in answer:
+            raise Invalid("it has no value", field=f"{place}.values.{question}"[:200], fix=_HOW)
+        given[question] = answer["value"]
+    return _annotation(origin, response.get("user_id"), _said(response.get("status"), place), given, place)
+
+
+def _flat(record: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
     values: dict[str, dict[str, Any]] = {}
     statuses: dict[str, set[Said]] = {}
     for key, given in record.items():
         if not key.endswith(_RESPONSES) or given is None:
             continue
         users, status = record.get(f"{key}.users"), record.get(f"{key}.status")
-        lists = (given, users, status)
-        if not all(isinstance(each, list) and len(each) == len(given) for each in lists):
+        if not (isinstance(given, list) and isinstance(users, list) and isinstance(status, list)) or not (
+            len(given) == len(users) == len(status)
+        ):
             raise Invalid("it has not a user and a status for each", field=key[:200], fix=_HOW)
-        assert isinstance(users, list) and isinstance(status, list), "they were looked at"
         for value, user, state in zip(given, users, status, strict=True):
             values.setdefault(str(user), {})[key.removesuffix(_RESPONSES)] = value
             statuses.setdefault(str(user), set()).add(_said(state, f"{key}.status"[:200]))
     for user, answers in values.items():
         seen = statuses[user]
         if len(seen) > 1:
-            raise Invalid("the answers of one person have several statuses", field=user[:200], fix=_HOW)
-        yield _annotation(record, user, seen.pop(), answers, "")
+            yield Invalid("the answers of one person have several statuses", field=user[:200], fix=_HOW)
+        else:
+            yield _annotation(record, user, seen.pop(), answers, "")
 
 
 def _said(status: Any, place: str) -> Said:

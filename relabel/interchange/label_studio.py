@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from relabel.interchange.label_studio_results import LabelStudioResults
+from relabel.interchange.label_studio_results import NO_CONTROLS, LabelStudioResults
 from relabel.interchange.suggested import Suggested, suggested
 from relabel.interchange.task_case import TaskCase
 from relabel.interchange.tool import Annotation, Answers
@@ -24,18 +24,6 @@ from servelens.errors import Invalid
 MODEL_VERSION: Final = "servelens"
 """Of all predictions, since a project shows those of one version."""
 
-_TASK: Final = ("dialogue", "prompt", "answer", "answers", "preference_options")
-_ORIGIN: Final = ("case_id", "databricks_request_id", "endpoint", "schema_version")
-_SHORT_EXPORT: Final = (
-    "id",
-    "annotator",
-    "annotation_id",
-    "created_at",
-    "updated_at",
-    "lead_time",
-    "agreement",
-)
-_TAKEN: Final = frozenset((*_TASK, *_ORIGIN, *_SHORT_EXPORT))
 _COMMENT: Final = "comment"
 # Paragraphs run the lines of a text together unless told otherwise.
 _LINE_BREAKS: Final = '[class*="dialoguetext"] { white-space: pre-wrap }'
@@ -123,7 +111,7 @@ class LabelStudio:
             task["predictions"] = [_prediction(offers, control_names(schema)[0])]
         return task
 
-    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation]:
+    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
         """Of a task of the full export (JSON), or an annotation of the short one (JSON_MIN)."""
         return LabelStudioResults.annotations(element)
 
@@ -137,11 +125,11 @@ def control_names(schema: LabelSchema) -> tuple[Mapping[str, str], str]:
     """What Label Studio calls each field, and the comment: the field's own name, with ``_`` behind it where that is a part
     of the task or of the export.
     """
-    taken = set(_TAKEN) | {each.name for each in schema.fields if each.name not in _TAKEN}
+    taken = set(NO_CONTROLS) | {each.name for each in schema.fields if each.name not in NO_CONTROLS}
     names: dict[str, str] = {}
     for each in schema.fields:
         name = each.name
-        if name in _TAKEN:
+        if name in NO_CONTROLS:
             name = _free(name, taken)
         names[each.name] = name
     return names, _free(_COMMENT, taken)

@@ -18,6 +18,15 @@ from relabel.interchange.tool import Annotation, Answers, Said
 from relabel.label_schema import Field, FieldType, LabelSchema, Texts
 from servelens.errors import Invalid
 
+NO_CONTROLS: Final = frozenset(
+    {
+        *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"),
+        *("dialogue", "prompt", "answer", "answers", "preference_options"),
+        *("case_id", "databricks_request_id", "endpoint", "schema_version"),
+    }
+)
+"""What the short export says of an annotation, and what a task carries."""
+
 _NUMBER: Final = {"rating", "number"}
 # In its text of a span Label Studio writes line breaks as \n, in two characters; and white space as the page shows it.
 _NOT_COMPARED: Final = re.compile(r"\\n|\s+")
@@ -27,13 +36,14 @@ class LabelStudioResults:
     """The two ways of reading, apart from the naming of controls."""
 
     @staticmethod
-    def annotations(element: Mapping[str, Any]) -> Iterator[Annotation]:
+    def annotations(element: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
         """The annotations of one element of an export."""
         if isinstance(element.get("annotations"), list):
             for index, annotation in enumerate(element["annotations"]):
-                if not isinstance(annotation, Mapping):
-                    raise _no_annotation(f"annotations[{index}]")
-                yield _full(element, annotation, f"annotations[{index}]")
+                try:
+                    yield _full(element, annotation, f"annotations[{index}]")
+                except Invalid as error:
+                    yield error
         elif "annotation_id" in element:
             yield _short(element)
         elif "annotations" not in element and isinstance(element.get("data"), Mapping):
@@ -66,9 +76,9 @@ class LabelStudioResults:
         return Answers(values, said)
 
 
-def _full(task: Mapping[str, Any], annotation: Mapping[str, Any], place: str) -> Annotation:
-    results = annotation.get("result")
-    if "id" not in annotation or not isinstance(results, list):
+def _full(task: Mapping[str, Any], annotation: Any, place: str) -> Annotation:
+    results = annotation.get("result") if isinstance(annotation, Mapping) else None
+    if not isinstance(results, list) or "id" not in annotation:
         raise _no_annotation(place)
     data, meta = task.get("data"), task.get("meta")
     origin = {
@@ -88,15 +98,10 @@ def _full(task: Mapping[str, Any], annotation: Mapping[str, Any], place: str) ->
 
 
 def _short(element: Mapping[str, Any]) -> Annotation:
-    left_out = {
-        *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"),
-        *("dialogue", "prompt", "answer", "answers", "preference_options"),
-        *("case_id", "databricks_request_id", "endpoint", "schema_version"),
-    }
     raw = [
         {"from_name": name, "value": piece}
         for name, value in element.items()
-        if name not in left_out
+        if name not in NO_CONTROLS
         for piece in _pieces(value)
     ]
     return _annotation(
@@ -157,8 +162,9 @@ def _result(result: Any, place: str) -> dict[str, Any]:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A value as both exports have it: a text that is alone is a list of one."""
-    return {key: [each] if key == "text" and isinstance(each, str) and "start" not in value else each for key, each in value.items()}
+    """A value as both exports have it: of a text area, a text that is alone is a list of one."""
+    alone = isinstance(value.get("text"), str) and "start" not in value
+    return {**value, "text": [value["text"]]} if alone else dict(value)
 
 
 def _pieces(value: Any) -> list[dict[str, Any]]:
@@ -202,7 +208,9 @@ def _words(pieces: list[dict[str, Any]], key: str, place: str) -> list[str]:
     for piece in pieces:
         given = piece.get(key, [piece["word"]] if "word" in piece else None)
         if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
-            raise Invalid(f"it has no {key!r}", field=place, fix="Use the control that the configuration has.")
+            raise Invalid(
+                f"it has no {key!r}", field=place, fix="Use the control that the configuration has."
+            )
         words.extend(given)
     return words
 
@@ -234,6 +242,7 @@ def _span(piece: Mapping[str, Any], units: Utf16Offsets, place: str) -> dict[str
     for first, behind in readings:
         if not isinstance(marked, str) or _seen(units.text[first:behind]) == _seen(marked):
             return {"start": first, "end": behind, "label": labels[0]}
+    assert isinstance(marked, str), "else the first reading is taken"
     raise Invalid(
         f"it marks {marked[:50]!r}, and the text has {units.text[start:end][:50]!r} there",
         field=place,

@@ -105,16 +105,16 @@ def _task_case(row: CaseRow) -> TaskCase:
         dialogue=tuple(_line(message) for message in row.messages),
         prompt=row.prompt_text or "",
         answer=row.response_text or "",
-        alternatives=tuple(
-            Choosable(str(each["id"]), str(each["text"])) for each in row.alternatives or ()
-        ),
+        alternatives=tuple(Choosable(str(each["id"]), str(each["text"])) for each in row.alternatives or ()),
         scores=tuple(RecordedScore(**score) for score in row.scores),
     )
 
 
 def _line(message: Mapping[str, Any]) -> Line:
     parts = [_content(message.get("content")), message.get("refusal")]
-    calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else None)
+    calls = message.get("tool_calls") or (
+        [message["function_call"]] if message.get("function_call") else None
+    )
     if calls:
         parts.append(json.dumps(calls, ensure_ascii=False, indent=2))
     return Line(str(message["role"]), "\n".join(part for part in parts if isinstance(part, str) and part))

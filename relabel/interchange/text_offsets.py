@@ -44,5 +44,7 @@ class Utf16Offsets:
 def checked_offset(value: Any, place: str) -> int:
     """``value`` where it is a whole number from 0. Raises :class:`~servelens.errors.Invalid` at ``place``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Invalid(f"{value!r} is no place in a text"[:200], field=place, fix="Give a whole number from 0.")
+        raise Invalid(
+            f"{value!r} is no place in a text"[:200], field=place, fix="Give a whole number from 0."
+        )
     return value

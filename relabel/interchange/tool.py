@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from relabel.interchange.task_case import TaskCase
 from relabel.label_schema import LabelSchema, Texts
+from servelens.errors import Invalid
 
 
 class Said(StrEnum):
@@ -76,9 +77,9 @@ class Tool(Protocol):
         """A case as the tool takes it (JSON), with what may be suggested."""
         ...
 
-    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation]:
-        """The annotations of one element of the array that the tool exports. Raises
-        :class:`~servelens.errors.Invalid` when it is nothing that the tool writes.
+    def annotations(self, element: Mapping[str, Any]) -> Iterator[Annotation | Invalid]:
+        """The annotations of one element of the array that the tool exports, with the mistake in place of one that cannot
+        be read. Raises :class:`~servelens.errors.Invalid` when the element is nothing that the tool writes.
         """
         ...
 
