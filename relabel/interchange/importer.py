@@ -130,7 +130,7 @@ class Importer:
         return ImportReport(
             dry_run=dry_run,
             outcomes={outcome: counted[outcome] for outcome in Outcome if counted[outcome]},
-            problems=tuple(problems),
+            problems=tuple(sorted(problems, key=lambda each: each.element)),
             more_problems=failed - len(problems),
         )
 

@@ -18,7 +18,7 @@ from relabel.interchange.suggested import Suggested, suggested
 from relabel.interchange.task_case import TaskCase
 from relabel.interchange.tool import Annotation, Answers
 from relabel.label import ANSWER, TIE, Rating
-from relabel.label_schema import MAX_TEXT_LENGTH, Field, FieldType, LabelSchema, Texts
+from relabel.label_schema import Field, FieldType, LabelSchema, Texts
 from servelens.errors import Invalid
 
 MODEL_VERSION: Final = "servelens"
@@ -195,7 +195,6 @@ def _text_area(view: ElementTree.Element, name: str, *, required: bool = False, 
         name=name,
         toName="dialogue",
         editable="true",
-        maxlength=str(MAX_TEXT_LENGTH),
         **needed,
         **attributes,
     )
