@@ -1,9 +1,9 @@
 """Reads Label Studio's exports: the full one (JSON: tasks with their annotations) and the short one (JSON_MIN: an object an
 annotation, https://labelstud.io/guide/export).
 
-Label Studio counts text in characters (Unicode code points) since release 1.6, and in UTF-16 code units, where an emoji is
-two, before (https://github.com/HumanSignal/label-studio/pull/1559). Which one a span means, the text that is kept with it
-says.
+Label Studio 1.23 counts text in characters (Unicode code points). Older releases, and programs that follow JavaScript, count
+UTF-16 code units, of which an emoji is two (https://github.com/HumanSignal/label-studio/pull/1559). Which one a span means,
+the text that is kept with it says.
 """
 
 from __future__ import annotations
