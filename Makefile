@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 BACKENDS := .venv-backends
 BACKENDS_STAMP := $(BACKENDS)/.installed
 TRITON := nvidia-pytriton==0.7.0  # Triton's server as a wheel, for CPUs too; without its range for numpy
+LABEL_STUDIO := label-studio-sdk==2.1.2  # its validator of configurations; without OpenCV and its range for numpy
 ONCE ?=
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))  # a file of tests runs in one of them
 
@@ -27,7 +28,7 @@ $(BACKENDS_STAMP): requirements-backends.lock  # model servers for the tests, wi
 	test -x $(BACKENDS)/bin/python || $(PYTHON) -m venv $(BACKENDS)
 	$(BACKENDS)/bin/python -m pip install --quiet --upgrade "pip>=24"
 	$(BACKENDS)/bin/python -m pip install --quiet --requirement requirements-backends.lock
-	$(BACKENDS)/bin/python -m pip install --quiet --no-deps $(TRITON)
+	$(BACKENDS)/bin/python -m pip install --quiet --no-deps $(TRITON) $(LABEL_STUDIO)
 	touch $@
 
 models: $(STAMP)  ## convert the offline models, once for this user

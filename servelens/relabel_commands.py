@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from servelens.config_option import config_option
+from servelens.interchange_commands import import_, tasks
 from servelens.relabel_export_command import export
 
 
@@ -17,6 +18,8 @@ def relabel() -> None:
 
 
 relabel.add_command(export)
+relabel.add_command(tasks)
+relabel.add_command(import_)
 
 
 @relabel.command()
