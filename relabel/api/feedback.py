@@ -51,7 +51,8 @@ def router(catalog: Catalog, clock: Clock) -> APIRouter:
             raise Invalid("it is not before until", field="since", fix="Give an earlier time.")
         catalog.refresh()
         names = catalog.endpoints if endpoint is None else (endpoint,)
-        counts, newest = {}, []
+        counts: dict[str, int] = {}
+        newest: list[GivenFeedback] = []
         for name in names:
             found = unmatched_feedback(catalog.tables(name), name, begin, end, limit=limit)
             counts[name] = found.count
