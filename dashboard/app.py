@@ -29,8 +29,10 @@ from relabel.alternatives import Alternatives
 from relabel.api import agreement as agreement_api
 from relabel.api import router as relabel_api
 from relabel.api import schemas as schemas_api
+from relabel.api import selection as selection_api
 from relabel.regeneration import Regeneration
 from relabel.schema_store import SchemaStore
+from relabel.selection.manual import ManualSelection
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -102,6 +104,12 @@ def create_console(services: ConsoleServices) -> FastAPI:
         )
     )
     app.include_router(agreement_api.router(console.agreement.reports, services.evaluator_agreement))
+    app.include_router(
+        selection_api.router(
+            ManualSelection(services.catalog.tables, services.database, services.clock),
+            console.rule_days,
+        )
+    )
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

@@ -19,6 +19,7 @@ from experiments.standing import Standing
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
 from relabel.schema_store import SchemaStore
+from relabel.selection.rule import CaseRule
 from servelens.clock import Clock
 from servelens.database import Database
 
@@ -49,9 +50,9 @@ class ConsoleServices:
     ``reports_dir`` holds Evidently reports as HTML files, in folders named by endpoint. ``proxy_url`` is the address
     that an empty page tells the reader to send traffic to. ``parse_evaluation`` makes one of a body in the shape of the
     settings file's block; without it there is no API for evaluations.
-    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` are those of the settings. ``schemas`` are
-    what annotators are asked; without it they are read from ``database``. ``evaluator_agreement`` measures evaluators
-    against people; without it nothing is said of that.
+    ``refresh_s`` is how often a live page looks for new records. ``alert_rules`` and ``relabel_rules`` (by
+    endpoint) are those of the settings. ``schemas`` are what annotators are asked; without it they are read from
+    ``database``. ``evaluator_agreement`` measures evaluators against people; without it nothing is said of that.
     """
 
     catalog: Catalog
@@ -73,6 +74,7 @@ class ConsoleServices:
     drift_reports: ReportQueue | None = None
     schemas: SchemaStore | None = None
     evaluator_agreement: EvaluatorAgreement | None = None
+    relabel_rules: Mapping[str, Sequence[CaseRule]] = field(default_factory=dict)
 
     def arms(self, endpoint: str) -> tuple[str, ...]:
         """The names that split an endpoint's traffic: variants of its live experiments, then other served entities."""

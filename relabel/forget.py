@@ -21,6 +21,7 @@ from relabel.models import (
     ImportRow,
     LabelRow,
     OccurrenceRow,
+    PendingRow,
     ReasonRow,
     VectorRow,
 )
@@ -42,6 +43,11 @@ def forget_records(database: Database, endpoint: str, request_ids: Sequence[str]
 
 def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tuple[int, int]:
     ours = (OccurrenceRow.endpoint == endpoint, OccurrenceRow.databricks_request_id.in_(request_ids))
+    session.execute(
+        delete(PendingRow).where(
+            PendingRow.endpoint == endpoint, PendingRow.databricks_request_id.in_(request_ids)
+        )
+    )
     concerned = select(OccurrenceRow.case_id).where(*ours)
     cases = session.scalars(
         select(CaseRow).where(CaseRow.id.in_(concerned)).order_by(CaseRow.id).with_for_update()

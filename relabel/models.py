@@ -287,6 +287,22 @@ class CursorRow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class PendingRow(Base):
+    """A record that a rule applies to and that is not in the inference table yet, as of ``payload_version``. ``match`` is
+    what the rule saw; after ``give_up_at`` the record counts as gone.
+    """
+
+    __tablename__ = "relabel_pending"
+
+    endpoint: Mapped[str] = mapped_column(_Endpoint, primary_key=True)
+    databricks_request_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    rule: Mapped[str] = mapped_column(_Endpoint, primary_key=True)
+    request_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    payload_version: Mapped[int | None] = mapped_column(BigInteger)
+    give_up_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    match: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class RuleDayRow(Base):
     """What a rule found on a day (UTC, of selection): new cases, and records that made none, by why."""
 

@@ -260,6 +260,7 @@ class Settings(Section):
                 (f"relabel.schemas[{index}]", item.endpoint)
                 for index, item in enumerate(self.relabel.schemas)
             ),
+            *((f"relabel.suppression.endpoints.{name}", name) for name in self.relabel.suppression.endpoints),
         ]
         for key, endpoint in owners:
             if endpoint not in entities:

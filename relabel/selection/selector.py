@@ -1,241 +1,250 @@
-"""Selection: scores past a threshold become cases.
+"""Selection: what the rules of an endpoint find becomes cases.
 
-Invariant: every score is looked at, and no record counts twice, also across crashes. The scores table is read
-by version, and the version reached is stored in the same SQL transaction as the last of its cases; what was
-stored before a crash is recognised by its record id when the same commits are read again.
+Invariant: everything that a source's table gets is looked at, and no record counts twice, also across crashes. Each table
+is followed by version, and the version reached is stored in the same SQL transaction as the last of its cases; what was
+stored before a crash is recognised when the same commits are read again (:mod:`.cursor`). A source whose table fails does
+not hold up the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from typing import Final
 
 import polars as pl
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from collector.catalog import EndpointTables
-from collector.table import Changes
-from relabel.case import Reason, ReasonKind, RecordedScore
-from relabel.conversation import read_conversation, storable
-from relabel.models import CursorRow
-from relabel.selection.case_writer import Flagged, store_flagged
-from relabel.selection.rule import Rule
+from relabel.selection.batch import BatchWriter, Step
+from relabel.selection.chooser import Chooser
+from relabel.selection.cursor import Cursor, move_cursor, read_cursor
+from relabel.selection.draws import CONTROL, is_drawn
+from relabel.selection.pending import arrived, as_matches, forget_pending, looked_until, read_pending
+from relabel.selection.recent_vectors import prune_vectors
+from relabel.selection.rule import CaseRule, RandomRule, Rule, check_names
+from relabel.selection.rule_days import Tally
+from relabel.selection.snapshots import Answers
+from relabel.selection.sources.source import ID, ROWS_PER_READ, Source, collected
+from relabel.selection.sources.sources import sources_of
+from relabel.selection.suppression import Suppression
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Conflict, Missing, Unavailable
+from servelens.errors import Missing, ServelensError
+
+__all__ = ["Rule", "Selector"]
 
 logger = logging.getLogger(__name__)
 
-_SCORE_COLUMNS = ("databricks_request_id", "request_time", "evaluator", "target", "score", "label")
-_PAYLOAD_COLUMNS = (
-    "databricks_request_id",
-    "request_time",
-    "request",
-    "response",
-    "prompt_text",
-    "response_text",
-    "served_entity",
-    "variant",
-    "model",
-)
-_SOURCE = "scores"
-_SCORES_PER_READ = 50_000
-_RECORDS_PER_TRANSACTION = 500
-_MICROSECOND = timedelta(microseconds=1)
+_PENDING: Final = "pending"
 
 
 class Selector:
-    """Turns new scores of ``endpoint`` into cases by ``rules``.
+    """Turns what ``rules`` find in the tables of ``endpoint`` into cases.
 
-    A rule applies to the scores that are written after the run that first knew it.
+    A rule applies to what is written after the run that first knew it; rules about single scores, in the first run of the
+    endpoint, to all scores. ``answers`` brings other answers to the same requests. Raises
+    :class:`~servelens.errors.Invalid` when two rules have one name.
     """
 
     def __init__(
-        self, tables: EndpointTables, endpoint: str, rules: Sequence[Rule], database: Database, clock: Clock
+        self,
+        tables: EndpointTables,
+        endpoint: str,
+        rules: Sequence[CaseRule],
+        database: Database,
+        clock: Clock,
+        *,
+        suppression: Suppression | None = None,
+        answers: Answers | None = None,
     ) -> None:
+        check_names(tuple(rules))
         self._tables = tables
         self._endpoint = endpoint
         self._rules = tuple(rules)
+        self._sources = sources_of(tables, self._rules)
         self._database = database
         self._clock = clock
+        self._suppression = suppression or Suppression()
+        self._answers = answers
+        self._control = max((rule.fraction for rule in rules if isinstance(rule, RandomRule)), default=0.0)
 
     def run(self) -> int:
-        """Look at all scores that are new since the last run; the number of new cases.
+        """Look at all that is new since the last run; the number of new cases.
 
         Raises :class:`~servelens.errors.Conflict` when another selector of this endpoint runs at the same
         time (its work stands, and the next run goes on from there), and
-        :class:`~servelens.errors.Unavailable` when a table or the database fails.
+        :class:`~servelens.errors.Unavailable` when a table or the database fails; other sources have been followed then.
         """
-        new_cases = 0
+        chooser = Chooser(
+            self._database, self._endpoint, self._tables.embeddings, self._suppression, self._is_control
+        )
+        writer = BatchWriter(
+            self._tables, self._endpoint, self._rules, self._database, self._clock, chooser, self._answers
+        )
+        steps: list[Callable[[], int]] = [partial(self._settle, writer)]
+        steps += [partial(self._follow, source, writer) for source in self._sources]
+        new, failures = 0, []
+        for step in steps:
+            try:
+                new += step()
+            except ServelensError as error:
+                failures.append(error)
+        if new:
+            before = self._clock.now() - timedelta(days=self._suppression.days)
+            prune_vectors(self._database, self._endpoint, before)
+        for other in failures[1:]:
+            logger.error("selection failed: endpoint=%s error=%s", self._endpoint, other)
+        if failures:
+            raise failures[0]
+        return new
+
+    def _is_control(self, request_id: str) -> bool:
+        return self._control > 0.0 and is_drawn(request_id, self._control, CONTROL)
+
+    def _follow(self, source: Source, writer: BatchWriter) -> int:
+        new = 0
+        names = frozenset(rule.name for rule in source.numbered.values())
+        digest = hashlib.sha256(repr(sorted(source.numbered.items())).encode()).hexdigest()
         while True:
-            version = self._version()
-            newest = self._tables.scores.version()
-            since = version
-            if version is not None and newest is not None and newest < version:
+            cursor = self._cursor(source.name)
+            newest = source.table.version()
+            if _begins_now(source, cursor, names):
+                self._begin(source, cursor, newest, names)
+                return new
+            since = None if cursor is None else cursor.version
+            if newest is not None and since is not None and newest < since:
                 logger.warning(
-                    "the scores table was made anew: endpoint=%s version=%d", self._endpoint, newest
+                    "a table was made anew: endpoint=%s source=%s version=%d",
+                    self._endpoint,
+                    source.name,
+                    newest,
                 )
                 since = None
-            changes = self._news_since(since)
-            if changes.version is None or changes.version == since:
-                return new_cases
-            new_cases += self._store(_past_threshold(changes.frame, self._rules), version, changes.version)
-
-    def _news_since(self, version: int | None) -> Changes:
-        scores = self._tables.scores
-        try:
-            return scores.read_since(version, columns=_SCORE_COLUMNS, max_rows=_SCORES_PER_READ)
-        except Missing as error:
-            # Maintenance ended the history. Every score is looked at again, and cases that are there stay the same ones.
-            logger.warning("all scores are read anew: endpoint=%s reason=%s", self._endpoint, error)
-            return scores.read_since(None, columns=_SCORE_COLUMNS, max_rows=_SCORES_PER_READ)
-
-    def _version(self) -> int | None:
-        with self._database.session(read_only=True) as session:
-            row = session.get(CursorRow, (self._endpoint, _SOURCE))
-            return None if row is None else row.version
-
-    def _store(self, past: pl.DataFrame, version: int | None, reached: int) -> int:
-        new_cases = 0
-        records = past.select("databricks_request_id", "request_time").unique("databricks_request_id")
-        records = records.sort("request_time", "databricks_request_id")
-        chunks = list(records.iter_slices(_RECORDS_PER_TRANSACTION)) or [records]
-        for number, chunk in enumerate(chunks, start=1):
-            flagged = list(self._flagged(chunk, past)) if chunk.height else []
-            now = self._clock.now()
-            with self._database.session() as session:
-                row = self._locked_selection(session, version)
-                new_cases += store_flagged(session, self._endpoint, flagged, now)
-                if number == len(chunks):
-                    row.version = reached
-                row.updated_at = now
-        if past.height:
-            logger.info(
-                "cases selected: endpoint=%s scores_version=%d flagged=%d new=%d",
+            if newest is None or newest == since:
+                return new
+            known = Cursor(None) if cursor is None else cursor
+            resumed = known.reaching if known.digest == digest and since == known.version else None
+            rows, reached = self._read(source, since, resumed, known, newest)
+            if reached == since:
+                return new
+            found = source.find(rows, known.state)
+            skip = known.done if reached == resumed else 0
+            progress = _Progress(
                 self._endpoint,
-                reached,
-                records.height,
-                new_cases,
+                source.name,
+                cursor,
+                replace(known, rules=names, digest=digest, reaching=reached),
+                known.at(reached, found.state),
+                self._clock,
             )
-        return new_cases
-
-    def _locked_selection(self, session: Session, version: int | None) -> CursorRow:
-        row = session.scalar(
-            select(CursorRow)
-            .where(CursorRow.endpoint == self._endpoint, CursorRow.source == _SOURCE)
-            .with_for_update()
-        )
-        if row is None:
-            row = CursorRow(
-                endpoint=self._endpoint, source=_SOURCE, version=None, updated_at=self._clock.now()
-            )
-            session.add(row)
-            session.flush()
-        if row.version != version:
-            raise Conflict(
-                f"another selector has taken endpoint {self._endpoint!r} from scores version {version} "
-                f"to {row.version}",
-                fix="Run the selection again.",
-            )
-        return row
-
-    def _flagged(self, chunk: pl.DataFrame, past: pl.DataFrame) -> Iterator[Flagged]:
-        """The records of ``chunk`` (sorted by time) with reasons, scores so far and snapshots."""
-        since, until = chunk["request_time"][0], chunk["request_time"][-1] + _MICROSECOND
-        ids = chunk["databricks_request_id"].to_list()
-        wanted = pl.col("databricks_request_id").is_in(ids)
-        payload = self._tables.payload.scan(since=since, until=until).filter(wanted).select(_PAYLOAD_COLUMNS)
-        scored = self._tables.scores.scan(since=since, until=until).filter(wanted).select(_SCORE_COLUMNS)
-        rows = {row["databricks_request_id"]: row for row in _collected(payload).iter_rows(named=True)}
-        scores = _scores(_collected(scored))
-        reasons = _reasons(past.filter(wanted), self._rules)
-        for request_id in ids:
-            row = rows.get(request_id)
-            conversation = (
-                None
-                if row is None
-                else read_conversation(
-                    row["request"], row["response"], row["prompt_text"], row["response_text"]
-                )
-            )
-            if row is None or conversation is None:
-                # Over the size limit, or deleted by retention: there is nothing that a person could look at.
-                logger.warning(
-                    "flagged record has no text: endpoint=%s databricks_request_id=%s",
+            fresh = writer.write(found.matches, progress, skip=skip)
+            new += fresh
+            if found.matches.height:
+                logger.info(
+                    "cases selected: endpoint=%s source=%s version=%d flagged=%d new=%d",
                     self._endpoint,
-                    request_id,
+                    source.name,
+                    reached,
+                    found.matches[ID].n_unique(),
+                    fresh,
                 )
-                continue
-            yield Flagged(
-                databricks_request_id=request_id,
-                request_time=row["request_time"],
-                served_entity=storable(row["served_entity"]),
-                variant=storable(row["variant"]),
-                model=storable(row["model"]),
-                prompt_text=storable(row["prompt_text"]),
-                response_text=storable(row["response_text"]),
-                conversation=conversation,
-                reasons=reasons[request_id],
-                scores=scores.get(request_id, ()),
+
+    def _read(
+        self, source: Source, since: int | None, until: int | None, cursor: Cursor, newest: int
+    ) -> tuple[pl.DataFrame, int | None]:
+        """Rows that were added after ``since``, and the version up to which."""
+        table = source.table
+        if until is not None and until > newest:
+            until = None
+        try:
+            changes = table.read_since(since, columns=source.columns, max_rows=ROWS_PER_READ, until=until)
+        except Missing as error:
+            # Maintenance ended the history. Records are looked at again, and cases that are there stay the same ones.
+            logger.warning(
+                "rows are read anew: endpoint=%s source=%s reason=%s", self._endpoint, source.name, error
             )
+            if source.look_back is None or cursor.updated_at is None:
+                changes = table.read_since(None, columns=source.columns, max_rows=ROWS_PER_READ)
+            else:
+                recent = table.scan(since=cursor.updated_at - source.look_back).select(source.columns)
+                return collected(recent), newest
+        return changes.frame, changes.version
 
+    def _begin(
+        self, source: Source, cursor: Cursor | None, newest: int | None, names: frozenset[str]
+    ) -> None:
+        after = replace(Cursor(None) if cursor is None else cursor, rules=names).at(newest, {})
+        with self._database.session() as session:
+            move_cursor(session, self._endpoint, source.name, cursor, after, self._clock.now())
 
-def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
-    try:
-        return frame.collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise Unavailable(f"a table cannot be read: {error}") from error
+    def _cursor(self, source: str) -> Cursor | None:
+        with self._database.session(read_only=True) as session:
+            return read_cursor(session, self._endpoint, source)
 
-
-def _past_threshold(scores: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """The rows of ``scores`` that a rule applies to, with the rule's number in ``rule``, once per rule."""
-    # To polars NaN is greater than any number, and no threshold is meant to catch what is not a number.
-    usable = scores.filter(pl.col("score").is_not_nan())
-    score = pl.col("score")
-    found = [
-        usable.filter(
-            pl.col("evaluator") == rule.evaluator,
-            pl.col("target") == rule.target,
-            score > rule.threshold if rule.direction == "above" else score < rule.threshold,
-        ).with_columns(pl.lit(number, pl.Int32).alias("rule"))
-        for number, rule in enumerate(rules)
-    ]
-    empty = usable.clear().with_columns(pl.lit(0, pl.Int32).alias("rule"))
-    return pl.concat([empty, *found])
-
-
-def _reasons(past: pl.DataFrame, rules: Sequence[Rule]) -> Mapping[str, Sequence[Reason]]:
-    """Per record one reason for each evaluator, target and side: that of the rule of highest priority."""
-    found: dict[str, dict[tuple[str, str, str], Reason]] = {}
-    for row in past.iter_rows(named=True):
-        rule = rules[row["rule"]]
-        reason = Reason(
-            rule=f"{rule.evaluator} {rule.target} {rule.direction}"[:255],
-            kind=ReasonKind.SCORE,
-            priority=rule.priority,
-            evaluator=rule.evaluator,
-            target=rule.target,
-            score=row["score"],
-            direction=rule.direction,
-            threshold=rule.threshold,
+    def _settle(self, writer: BatchWriter) -> int:
+        """Store the records that have come since a rule found them, and give up on those that it is too late for."""
+        with self._database.session(read_only=True) as session:
+            waiting = read_pending(session, self._endpoint)
+            cursor = read_cursor(session, self._endpoint, _PENDING)
+        if not waiting:
+            return 0
+        ids, version = arrived(self._tables.payload, waiting)
+        now = self._clock.now()
+        there = [row for row in waiting if row.databricks_request_id in ids]
+        late = [row for row in waiting if row.databricks_request_id not in ids and row.give_up_at <= now]
+        if not there and not late and all(row.payload_version == version for row in waiting):
+            return 0
+        known = Cursor(None) if cursor is None else cursor
+        moved = _Progress(
+            self._endpoint, _PENDING, cursor, known, known.at(version, known.state), self._clock
         )
-        of_record = found.setdefault(row["databricks_request_id"], {})
-        key = (rule.evaluator, rule.target, rule.direction)
-        if key not in of_record or of_record[key].priority < rule.priority:
-            of_record[key] = reason
-    return {request_id: tuple(of_record.values()) for request_id, of_record in found.items()}
+
+        def step(taken: Step) -> None:
+            moved(taken)
+            forget_pending(taken.session, self._endpoint, taken.ids)
+            if taken.is_last:
+                tally = Tally()
+                tally.without_text.update(row.rule for row in late)
+                tally.add_to(taken.session, self._endpoint, now.date())
+                # With these go those of rules that there are no more.
+                done = {row.databricks_request_id for row in (*late, *there)}
+                forget_pending(taken.session, self._endpoint, done)
+                looked_until(taken.session, self._endpoint, version)
+
+        return writer.write(as_matches(there, self._rules), step, wait=False)
 
 
-def _scores(rows: pl.DataFrame) -> Mapping[str, Sequence[RecordedScore]]:
-    found: dict[str, dict[tuple[str, str], RecordedScore]] = {}
-    for row in rows.sort("evaluator", "target").iter_rows(named=True):
-        score: float | None = row["score"]
-        if score is not None and not math.isfinite(score):
-            score = None  # JSON has no word for it
-        found.setdefault(row["databricks_request_id"], {})[row["evaluator"], row["target"]] = RecordedScore(
-            row["evaluator"], row["target"], score, storable(row["label"])
-        )
-    return {request_id: tuple(of_record.values()) for request_id, of_record in found.items()}
+class _Progress:
+    """Moves a cursor with every transaction: ``started`` while some are to follow, then ``finished``."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        source: str,
+        before: Cursor | None,
+        started: Cursor,
+        finished: Cursor,
+        clock: Clock,
+    ) -> None:
+        self._endpoint = endpoint
+        self._source = source
+        self._before = before
+        self._started = started
+        self._finished = replace(finished, rules=started.rules)
+        self._clock = clock
+
+    def __call__(self, step: Step) -> None:
+        after = self._finished if step.is_last else replace(self._started, done=step.done)
+        move_cursor(step.session, self._endpoint, self._source, self._before, after, self._clock.now())
+        self._before = after
+
+
+def _begins_now(source: Source, cursor: Cursor | None, names: frozenset[str]) -> bool:
+    """Whether what is in the table already is nothing to the rules: none of them was there when it was read last."""
+    if cursor is None:
+        return not source.reads_past
+    return cursor.rules is not None and not cursor.rules & names

@@ -279,7 +279,8 @@ def _threshold(
         )
     if above is None and below is None:
         for rule in settings.relabel.rules:
-            if (rule.endpoint, rule.evaluator, rule.target) == (endpoint, evaluator, target):
+            of = (rule.endpoint, rule.kind, rule.evaluator, rule.target)
+            if of == (endpoint, "score", evaluator, target):
                 above, below = rule.above, rule.below
                 break
     if above is not None:

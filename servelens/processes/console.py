@@ -27,6 +27,7 @@ from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.label_schemas import open_schema_store
 from servelens.assembly.requested_evaluation import requested_evaluation
 from servelens.assembly.rollouts import ManualDecisions, build_controller
+from servelens.assembly.selection import rules_of
 from servelens.assembly.tables import build_catalog
 from servelens.clock import SystemClock
 from servelens.control.experiment_requests import requested_experiment
@@ -79,6 +80,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 clock=clock,
                 parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 alert_rules=build_rules(settings),
+                relabel_rules=rules_of(settings),
                 proxy_url=_url(settings),
                 schemas=schemas,
                 evaluator_agreement=EvaluatorAgreements(settings, database, catalog, clock, schemas),

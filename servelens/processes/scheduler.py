@@ -31,7 +31,7 @@ from servelens.assembly.experiments import open_lifecycle
 from servelens.assembly.ground_truth import ground_truth_jobs
 from servelens.assembly.maintenance import build_forgetting, build_maintenance, forgotten_for
 from servelens.assembly.rollouts import build_controller
-from servelens.assembly.selection import selection_rules
+from servelens.assembly.selection import selection_rules, suppression_of
 from servelens.assembly.tables import build_catalog
 from servelens.clock import Clock, SystemClock
 from servelens.database import Database
@@ -156,7 +156,14 @@ def _selections(
 ) -> list[Job]:
     jobs = []
     for endpoint, rules in selection_rules(settings, known).items():
-        selector = Selector(catalog.tables(endpoint), endpoint, rules, database, clock)
+        selector = Selector(
+            catalog.tables(endpoint),
+            endpoint,
+            rules,
+            database,
+            clock,
+            suppression=suppression_of(settings, endpoint),
+        )
         jobs.append(Job(f"select cases {endpoint}", settings.relabel.every_s, selector.run))
     return jobs
 

@@ -187,6 +187,17 @@ def _make_other_tables() -> None:
         sa.PrimaryKeyConstraint("endpoint", "source", name=op.f("pk_relabel_cursors")),
     )
     op.create_table(
+        "relabel_pending",
+        sa.Column("endpoint", _ENDPOINT, nullable=False),
+        sa.Column("databricks_request_id", _ENDPOINT, nullable=False),
+        sa.Column("rule", _ENDPOINT, nullable=False),
+        sa.Column("request_time", _TIME, nullable=False),
+        sa.Column("payload_version", sa.BigInteger(), nullable=True),
+        sa.Column("give_up_at", _TIME, nullable=False),
+        sa.Column("match", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", "databricks_request_id", "rule", name=op.f("pk_relabel_pending")),
+    )
+    op.create_table(
         "relabel_rule_days",
         sa.Column("endpoint", _ENDPOINT, nullable=False),
         sa.Column("rule", _ENDPOINT, nullable=False),

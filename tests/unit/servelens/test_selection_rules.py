@@ -34,8 +34,8 @@ def test_a_rule_can_be_about_any_evaluator(tmp_path: Path) -> None:
         {"endpoint": "chat", "evaluator": "personal_data", "target": "request", "above": 0},
     )
     assert selection_rules(settings, KNOWN) == {
-        "chat": [Rule("refusal", "response", 0.5, None, 3), Rule("personal_data", "request", 0.0, None, 0)],
-        "code": [Rule("json_schema", "response", None, 1.0, 0)],
+        "chat": [Rule("refusal", "response", 0.5, None, priority=3), Rule("personal_data", "request", 0.0)],
+        "code": [Rule("json_schema", "response", None, 1.0)],
     }
     assert selection_rules(written(tmp_path), KNOWN) == {}
 
