@@ -34,7 +34,6 @@ from relabel.api import selection as selection_api
 from relabel.regeneration import Regeneration
 from relabel.schema_store import SchemaStore
 from relabel.selection.manual import ManualSelection
-from relabel.selection.rule_days import RuleDays
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -110,7 +109,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
     app.include_router(
         selection_api.router(
             ManualSelection(services.catalog.tables, services.database, services.clock),
-            RuleDays(services.database, services.clock, services.relabel_rules),
+            console.rule_days,
         )
     )
     if services.drift_reports is not None:

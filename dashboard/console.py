@@ -24,6 +24,7 @@ from evaluators.alerts.silences import Silences
 from relabel.agreement.kept import PeopleAgreements
 from relabel.label_schema import LabelSchema
 from relabel.schema_store import SchemaStore
+from relabel.selection.rule_days import RuleDays
 
 
 class Console:
@@ -32,6 +33,7 @@ class Console:
     def __init__(self, services: ConsoleServices) -> None:
         self.services = services
         self._schemas = services.schemas or SchemaStore(services.database, services.clock)
+        self.rule_days = RuleDays(services.database, services.clock, services.relabel_rules)
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)
@@ -51,11 +53,7 @@ class Console:
         self.silences = Silences(services.database, services.clock)
         self.reports = Reports(services.reports_dir)
         self.agreement = AgreementQueries(
-            PeopleAgreements(
-                services.database,
-                services.clock,
-                services.schemas or SchemaStore(services.database, services.clock),
-            ),
+            PeopleAgreements(services.database, services.clock, self._schemas),
             services.evaluator_agreement,
         )
 

@@ -18,7 +18,15 @@ from dashboard import formats
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, badge, icon, page_head, problem_slot
-from dashboard.pages import relabel_case, relabel_desk, relabel_export, relabel_panel, relabel_queue
+from dashboard.pages import (
+    relabel_agreement,
+    relabel_case,
+    relabel_desk,
+    relabel_export,
+    relabel_panel,
+    relabel_queue,
+    relabel_rules,
+)
 from dashboard.view import View
 from relabel.case import CaseState
 
@@ -42,6 +50,8 @@ TABS: tuple[Tab, ...] = (
     Tab("label", "Label"),
     Tab(relabel_desk.DISPUTES, "Disputes"),
     Tab("queue", "Queue"),
+    Tab("agreement", "Agreement", relabel_agreement.section),
+    Tab("rules", "Rules", relabel_rules.section),
 )
 """In the order in which they are shown. A tab with a ``section`` is shown under it without further wiring."""
 

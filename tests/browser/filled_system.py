@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
@@ -33,11 +33,17 @@ from experiments.ramp import Ramp, Step
 from experiments.store import ExperimentStore
 from relabel.queue.case_queue import CaseQueue
 from relabel.schema_store import SchemaStore
-from relabel.selection.selector import Rule, Selector
+from relabel.selection.rule import Rule
+from relabel.selection.selector import Selector
 from servelens.clock import Clock
 from servelens.database import Database
 from tests.browser import filled_labels, filled_quality
 from tests.browser.conversations import PROBE, QUESTIONS, RAMBLES, RUDE
+
+RELABEL_RULES: Final = (
+    Rule("perplexity", above=1500.0, priority=1),
+    Rule("toxicity", above=0.5, priority=5, daily_budget=200),
+)
 
 
 def uuid7(moment: datetime, random_: random.Random) -> str:
@@ -99,6 +105,7 @@ def build(
         ),
         queue=CaseQueue(database, clock, schemas=schemas),
         schemas=schemas,
+        relabel_rules={"support-chat": RELABEL_RULES} if records else {},
         endpoints=(
             EndpointSummary(
                 "support-chat",
@@ -163,11 +170,7 @@ def _fill(services: ConsoleServices, records: int, random_: random.Random) -> No
     filled_quality.fill(services, rows, random_)
     stray = [_stray(now - timedelta(minutes=17 * (place + 1)), place, random_) for place in range(3)]
     services.catalog.tables(UNROUTED).payload.append(pa.Table.from_pylist(stray, schema=PAYLOAD_SCHEMA))
-    rules = (
-        Rule("perplexity", above=1500.0, priority=1),
-        Rule("toxicity", above=0.5, priority=5),
-    )
-    Selector(tables, "support-chat", rules, services.database, services.clock).run()
+    Selector(tables, "support-chat", RELABEL_RULES, services.database, services.clock).run()
     filled_labels.fill(services)
     folder = services.reports_dir / "support-chat"
     folder.mkdir(parents=True, exist_ok=True)
