@@ -138,7 +138,7 @@ def _annotation(
         alternatives = [alternatives]
     return Annotation(
         # A person has one response to a record, which Argilla's flat export gives no id.
-        external_id=f"{case_id if case_id is not None else request_id}:{user}"[:255],
+        external_id=f"{case_id if case_id is not None else request_id}:{user}",
         user=user,
         said=said,
         case_id=case_id,

@@ -134,7 +134,7 @@ def _annotation(
     endpoint = origin.get("endpoint")
     took = isinstance(lead_time, int | float) and not isinstance(lead_time, bool) and lead_time >= 0
     return Annotation(
-        external_id=f"{case_id if case_id is not None else request_id}:{identifier}"[:255],
+        external_id=f"{case_id if case_id is not None else request_id}:{identifier}",
         user=str(user),
         said=said,
         case_id=case_id,

@@ -55,7 +55,7 @@ def take_label(
     """
     claim = _check(session, case_row, annotator)
     before = case_row.state
-    if not case_row.started:
+    if not case_row.started and before is not CaseState.GOLD:
         case_row.wanted, case_row.started = schema.annotators, True
     holds = claim is not None and claim.state is ClaimState.HELD
     if before is not CaseState.GOLD and not holds:

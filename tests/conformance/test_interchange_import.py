@@ -17,7 +17,7 @@ from relabel.interchange.importer import Outcome
 from relabel.interchange.json_array import read_objects
 from relabel.label import Label, Rating
 from relabel.label_schema import Adjudicate, default_schema
-from relabel.models import DecisionRow, HistoryRow, ImportRow, LabelRow
+from relabel.models import CaseRow, DecisionRow, HistoryRow, ImportRow, LabelRow
 from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
@@ -173,6 +173,17 @@ def test_a_case_that_wants_three_labels_takes_three(database: Database, clock: M
             chosen = [session.get_one(LabelRow, each.label_id).rating for each in found]
         assert [each.agreement for each in found] == ([] if agreement is None else [pytest.approx(agreement)])
         assert chosen == ([] if agreement is None else [Rating.GOOD])
+
+
+def test_a_gold_case_takes_one_label_of_everybody_and_stays(imports: Imports) -> None:
+    with imports.database.session() as session:
+        session.get_one(CaseRow, 1).state = CaseState.GOLD
+    people = [rated(10 + number, "bad", f"p{number}@example.com") for number in range(3)]
+    report = imports.run(task(1, *people, {**people[0], "id": 20}))
+    assert outcomes(report) == {"taken": 3, "already_labeled": 1}
+    row = imports.case(1)
+    assert (row.state, row.taken, row.labeled, row.resolution) == (CaseState.GOLD, 0, 0, None)
+    assert imports.count(DecisionRow) == 0
 
 
 def test_what_label_studio_exported_becomes_labels_once(database: Database, clock: ManualClock) -> None:
