@@ -18,6 +18,7 @@ from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
+from dashboard.relabel_api import relabel_routers
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
 from dashboard.services import ConsoleServices
 from evaluators.alerts import api as alerts_api
@@ -25,15 +26,6 @@ from evaluators.drift import api as drift_api
 from evaluators.runs import api as evaluations_api
 from evaluators.runs.evaluation_store import EvaluationStore
 from experiments import api as experiments_api
-from relabel.alternatives import Alternatives
-from relabel.api import agreement as agreement_api
-from relabel.api import feedback as relabel_feedback
-from relabel.api import router as relabel_api
-from relabel.api import schemas as schemas_api
-from relabel.api import selection as selection_api
-from relabel.regeneration import Regeneration
-from relabel.schema_store import SchemaStore
-from relabel.selection.manual import ManualSelection
 from servelens.errors import Missing
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -91,27 +83,8 @@ def create_console(services: ConsoleServices) -> FastAPI:
             services.experiment_store, console.experiments.analyzer, services.experiment_control
         )
     )
-    app.include_router(
-        relabel_api.router(services.queue, services.database, clock=services.clock, catalog=services.catalog)
-    )
-    app.include_router(
-        schemas_api.router(
-            services.schemas or SchemaStore(services.database, services.clock),
-            services.database,
-            Alternatives(services.database, services.clock),
-            endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
-            tables=services.catalog.tables,
-            regeneration=Regeneration(services.proxy_url),
-        )
-    )
-    app.include_router(agreement_api.router(console.agreement.reports, services.evaluator_agreement))
-    app.include_router(relabel_feedback.router(services.catalog, services.clock))
-    app.include_router(
-        selection_api.router(
-            ManualSelection(services.catalog.tables, services.database, services.clock),
-            console.rule_days,
-        )
-    )
+    for router in relabel_routers(console):
+        app.include_router(router)
     if services.drift_reports is not None:
         app.include_router(drift_api.router(services.drift_reports))
     if services.parse_evaluation is not None:

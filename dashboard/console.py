@@ -32,7 +32,7 @@ class Console:
 
     def __init__(self, services: ConsoleServices) -> None:
         self.services = services
-        self._schemas = services.schemas or SchemaStore(services.database, services.clock)
+        self.schemas = services.schemas or SchemaStore(services.database, services.clock)
         self.rule_days = RuleDays(services.database, services.clock, services.relabel_rules)
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
@@ -53,7 +53,7 @@ class Console:
         self.silences = Silences(services.database, services.clock)
         self.reports = Reports(services.reports_dir)
         self.agreement = AgreementQueries(
-            PeopleAgreements(services.database, services.clock, self._schemas),
+            PeopleAgreements(services.database, services.clock, self.schemas),
             services.evaluator_agreement,
         )
 
@@ -66,9 +66,7 @@ class Console:
         """What annotators of an endpoint are asked, now or at a version. Raises :class:`~servelens.errors.Missing` when there
         is no such version.
         """
-        return (
-            self._schemas.current(endpoint) if version is None else self._schemas.version(endpoint, version)
-        )
+        return self.schemas.current(endpoint) if version is None else self.schemas.version(endpoint, version)
 
     def case_counts(self) -> Mapping[str, int]:
         """Cases of all endpoints by state."""

@@ -282,11 +282,6 @@ class RelabelSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_schema_each(self) -> Self:
-        refuse_duplicates([each.endpoint for each in self.schemas], "schemas", "endpoint")
-        return self
-
-    @model_validator(mode="after")
     def _named_apart(self) -> Self:
         places: dict[str, list[int]] = {}
         for index, rule in enumerate(self.rules):

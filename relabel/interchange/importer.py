@@ -26,6 +26,7 @@ from relabel.label import Label, check_text
 from relabel.label_schema import LabelSchema, Schemas
 from relabel.models import CaseRow, ImportRow, OccurrenceRow
 from relabel.queue.imported import NotTaken, take_label
+from relabel.queue.known_schemas import KnownSchemas, SchemasOfCall
 from servelens.clock import Clock
 from servelens.database import Database
 from servelens.errors import Invalid, Missing
@@ -98,7 +99,7 @@ class Importer:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._schemas = schemas
+        self._known = KnownSchemas(schemas)
         self._tool = tool
         self._endpoint = endpoint
         self._annotators = {user: checked_annotator(name) for user, name in (annotators or {}).items()}
@@ -136,24 +137,28 @@ class Importer:
 
     def _case(self, annotations: list[tuple[int, Annotation]], dry_run: bool) -> list[Outcome | Problem]:
         """Annotations of one case."""
-        results: list[Outcome | Problem] = []
-        try:
-            with self._database.session() as session:
-                results += [self._try(session, element, each) for element, each in annotations]
-                if dry_run:
-                    raise _Undo
-        except _Undo:
-            pass
-        return results
 
-    def _try(self, session: Session, element: int, annotation: Annotation) -> Outcome | Problem:
+        def work(session: Session, schemas: SchemasOfCall) -> list[Outcome | Problem]:
+            results = [self._try(session, schemas, element, each) for element, each in annotations]
+            if dry_run:
+                raise _Undo(results)
+            return results
+
+        try:
+            return self._known.run(self._database, work)
+        except _Undo as undone:
+            return undone.results
+
+    def _try(
+        self, session: Session, schemas: SchemasOfCall, element: int, annotation: Annotation
+    ) -> Outcome | Problem:
         annotator: str | None = None
         try:
             annotator = self._annotator(annotation.user)
             for name in ("external_id", "databricks_request_id", "endpoint"):
                 check_text(getattr(annotation, name) or "", name, _LONGEST_NAME)
             with session.begin_nested():
-                return self._take(session, annotation, annotator)
+                return self._take(session, schemas, annotation, annotator)
         except _NotTaken as refusal:
             outcome, message = refusal.outcome, str(refusal)
         except NotTaken as refusal:
@@ -169,14 +174,16 @@ class Importer:
             annotator=annotator,
         )
 
-    def _take(self, session: Session, annotation: Annotation, annotator: str) -> Outcome:
+    def _take(
+        self, session: Session, schemas: SchemasOfCall, annotation: Annotation, annotator: str
+    ) -> Outcome:
         row = self._locked_case(session, annotation)
         known = session.get(ImportRow, (self._tool.name, annotation.external_id))
         if annotation.said is not Said.ANSWERED:
             if known is not None:
                 raise _changed("it has been taken back in the tool")
             return Outcome.SKIPPED if annotation.said is Said.SKIPPED else Outcome.DRAFT
-        schema = self._schema(row.endpoint, annotation.schema_version)
+        schema = _schema(schemas, row.endpoint, annotation.schema_version)
         texts = texts_of(row)
         answers = self._tool.answers(annotation, schema, texts)
         label = schema.read(answers.values, answers.comment, texts=texts)
@@ -188,10 +195,11 @@ class Importer:
         now = self._clock.now()
         given = take_label(
             session,
+            schemas,
             row,
             annotator,
             label,
-            schema,
+            schema.version,
             self._tool.name,
             now,
             duration_s=annotation.duration_s,
@@ -213,20 +221,6 @@ class Importer:
         if mapped is not None:
             return mapped
         return checked_annotator(user if "@" in user else f"{self._tool.name}:{user}")
-
-    def _schema(self, endpoint: str, version: int | None) -> LabelSchema:
-        if version is None:
-            return self._schemas.current(endpoint)
-        try:
-            return self._schemas.version(endpoint, version)
-        except Missing as error:
-            raise Invalid(
-                f"the task was made with version {version} of the label schema, which {endpoint!r} has not"[
-                    :300
-                ],
-                field="schema_version",
-                fix="Import it where the task was made.",
-            ) from error
 
     def _locked_case(self, session: Session, annotation: Annotation) -> CaseRow:
         """The case that the task names, by its id or by the record; both must mean the same one."""
@@ -271,6 +265,10 @@ _FINE: Final = frozenset({Outcome.TAKEN, Outcome.UNCHANGED, Outcome.SKIPPED, Out
 class _Undo(Exception):
     """Rolls the transaction of a dry run back."""
 
+    def __init__(self, results: list[Outcome | Problem]) -> None:
+        self.results = results
+        super().__init__()
+
 
 class _NotTaken(Exception):
     def __init__(self, outcome: Outcome, message: str, *, fix: str) -> None:
@@ -284,6 +282,19 @@ def _changed(what: str) -> _NotTaken:
         what,
         fix="Reopen the case and import again if this is to count; a label never changes.",
     )
+
+
+def _schema(schemas: SchemasOfCall, endpoint: str, version: int | None) -> LabelSchema:
+    if version is None:
+        return schemas.current(endpoint)
+    try:
+        return schemas.version(endpoint, version)
+    except Missing as error:
+        raise Invalid(
+            f"the task was made with version {version} of the label schema, which {endpoint!r} has not"[:300],
+            field="schema_version",
+            fix="Import it where the task was made.",
+        ) from error
 
 
 def _lock(case_id: int) -> Select[CaseRow]:

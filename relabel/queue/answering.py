@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from relabel.case import CaseState, Resolution
 from relabel.label import Label
 from relabel.models import CaseRow, ClaimRow, ClaimState, DecisionRow, ImportRow, LabelRow
-from relabel.queue.answers import label_as_data, label_row, read_label
+from relabel.queue.answers import SERVELENS, label_as_data, label_row, read_label
 from relabel.queue.deciding import Ballot, agreeing, decide
 from relabel.queue.known_schemas import SchemasOfCall
 from relabel.queue.places import (
@@ -38,23 +38,26 @@ def give_label(
     claim: ClaimRow,
     label: Label,
     now: datetime,
-) -> None:
+    *,
+    source: str = SERVELENS,
+) -> LabelRow:
     """Keep the label of who holds the claim, and decide the case if it was the last one that it waited for."""
+    event, detail = ("labeled", None) if source == SERVELENS else ("imported", f"labeled in {source}")
     _take_again(session, row, claim, now)
-    given = label_row(claim, label, now)
+    given = label_row(claim, label, now, source)
     session.add(given)
     claim.state = ClaimState.LABELED
     claim.lease_expires_at = None
     if row.state is CaseState.GOLD:
-        record(session, row, row.state, claim.annotator, now, "labeled")
-        return
-    if claim.is_adjudication:
+        record(session, row, row.state, claim.annotator, now, event, detail)
+    elif claim.is_adjudication:
         session.flush()
         _adjudicated(session, schemas, row, given, now)
-        return
-    row.labeled += 1
-    row.annotator = claim.annotator
-    _settle(session, schemas, row, claim.annotator, now, "labeled", None, given)
+    else:
+        row.labeled += 1
+        row.annotator = claim.annotator
+        _settle(session, schemas, row, claim.annotator, now, event, detail, given)
+    return given
 
 
 def give_skip(

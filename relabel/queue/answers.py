@@ -22,6 +22,8 @@ SHORT: Final = {
     "preferred": FieldType.PREFERENCE,
 }
 """What may be given by what it is."""
+SERVELENS: Final = "servelens"
+"""The source of a label that was given here, not in another tool."""
 
 
 def read_answers(
@@ -77,7 +79,7 @@ def read_label(row: LabelRow) -> Label:
     )
 
 
-def label_row(claim: ClaimRow, label: Label, now: datetime, source: str = "servelens") -> LabelRow:
+def label_row(claim: ClaimRow, label: Label, now: datetime, source: str = SERVELENS) -> LabelRow:
     """A new row for the label that the holder of ``claim`` gave."""
     return LabelRow(
         case_id=claim.case_id,

@@ -6,19 +6,22 @@ person. A gold case takes one of everybody.
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from relabel.case import CaseState, Resolution
+from relabel.case import CaseState
 from relabel.label import Label
-from relabel.label_schema import LabelSchema
-from relabel.models import CaseRow, ClaimRow, ClaimState, DecisionRow, HistoryRow, LabelRow
-from relabel.queue.answers import read_label
+from relabel.models import CaseRow, ClaimRow, ClaimState, LabelRow
+from relabel.queue.answering import give_label
+from relabel.queue.known_schemas import SchemasOfCall
+from relabel.queue.leases import free_expired_of
+from relabel.queue.places import claim_of, hold
 from servelens.errors import Conflict
+
+_AT_ONCE: Final = timedelta(0)
 
 
 class Reason(StrEnum):
@@ -39,10 +42,11 @@ class NotTaken(Conflict):
 
 def take_label(
     session: Session,
-    case_row: CaseRow,
+    schemas: SchemasOfCall,
+    row: CaseRow,
     annotator: str,
     label: Label,
-    schema: LabelSchema,
+    schema_version: int,
     source: str,
     now: datetime,
     *,
@@ -53,74 +57,30 @@ def take_label(
     A claim of theirs here ends with it. Raises :class:`NotTaken` when the case is finished, they have answered it already,
     or others have its places.
     """
-    claim = _check(session, case_row, annotator)
-    before = case_row.state
-    if not case_row.started and before is not CaseState.GOLD:
-        case_row.wanted, case_row.started = schema.annotators, True
-    holds = claim is not None and claim.state is ClaimState.HELD
-    if before is not CaseState.GOLD and not holds:
-        holder_without_claim = before is CaseState.CLAIMED and case_row.annotator == annotator
-        if (
-            before is CaseState.CLAIMED
-            and not holder_without_claim
-            and not _free_place(session, case_row, now)
-        ):
+    claim = claim_of(session, row.id, annotator)
+    _check(row, claim, annotator)
+    if claim is None or claim.state is not ClaimState.HELD:
+        free_expired_of(session, row, now)
+        if row.state is CaseState.CLAIMED:
             raise NotTaken(
-                f"others hold all places of case {case_row.id}",
+                f"others hold all places of case {row.id}",
                 reason=Reason.NO_PLACE,
                 fix="Import again when they have released it, or leave it to them.",
             )
-        case_row.taken = min(case_row.taken + 1, case_row.wanted)
-    given = LabelRow(
-        case_id=case_row.id,
-        annotator=annotator,
-        rating=label.rating,
-        corrected_answer=label.corrected_answer,
-        tags=list(label.tags),
-        comment=label.comment,
-        created_at=now,
-        preferred=label.preferred,
-        values=dict(label.values) or None,
-        schema_version=schema.version,
-        is_adjudication=False,
-        duration_s=duration_s,
-        source=source,
-    )
-    session.add(given)
-    if claim is None:
-        claim = ClaimRow(case_id=case_row.id, annotator=annotator, is_adjudication=False, claimed_at=now)
-        claim.version, claim.schema_version = case_row.version, schema.version
-        session.add(claim)
-    claim.state, claim.lease_expires_at = ClaimState.LABELED, None
-    case_row.version += 1
-    case_row.updated_at = now
-    session.flush()
-    if before is not CaseState.GOLD:
-        case_row.labeled += 1
-        case_row.annotator = annotator
-        _settle(session, case_row, schema, now)
-    session.add(
-        HistoryRow(
-            case_id=case_row.id,
-            at=now,
-            from_state=before,
-            to_state=case_row.state,
-            actor=annotator,
-            detail=f"labeled in {source}",
-            event="imported",
+        if row.taken == 0 and row.state is not CaseState.GOLD:
+            row.wanted = schemas.current(row.endpoint).annotators
+        claim = hold(
+            session, row, claim, annotator, schema_version, now, _AT_ONCE, detail=f"for a label of {source}"
         )
-    )
+    claim.schema_version = schema_version
+    given = give_label(session, schemas, row, claim, label, now, source=source)
+    given.duration_s = duration_s
     session.flush()
     return given
 
 
-def _check(session: Session, row: CaseRow, annotator: str) -> ClaimRow | None:
-    """The annotator's claim, when they may still label the case."""
-    labeled = select(LabelRow.id).where(LabelRow.case_id == row.id, LabelRow.annotator == annotator)
-    claim = session.scalar(
-        select(ClaimRow).where(ClaimRow.case_id == row.id, ClaimRow.annotator == annotator)
-    )
-    if session.scalar(labeled) is not None or (claim is not None and claim.state is ClaimState.SKIPPED):
+def _check(row: CaseRow, claim: ClaimRow | None, annotator: str) -> None:
+    if claim is not None and claim.state in (ClaimState.LABELED, ClaimState.SKIPPED):
         raise NotTaken(
             f"{annotator} has answered case {row.id} already",
             reason=Reason.ALREADY_LABELED,
@@ -132,70 +92,3 @@ def _check(session: Session, row: CaseRow, annotator: str) -> ClaimRow | None:
             reason=Reason.FINISHED,
             fix="Reopen the case if the answer is to count.",
         )
-    return claim
-
-
-def _free_place(session: Session, row: CaseRow, now: datetime) -> bool:
-    """Whether a lease ran out, whose place is free then."""
-    held = session.scalars(
-        select(ClaimRow).where(ClaimRow.case_id == row.id, ClaimRow.state == ClaimState.HELD)
-    ).all()
-    expired = [
-        claim for claim in held if claim.lease_expires_at is not None and claim.lease_expires_at <= now
-    ]
-    for claim in expired:
-        claim.state, claim.lease_expires_at = ClaimState.EXPIRED, None
-        row.taken -= 1
-    if held:
-        return bool(expired)
-    return row.lease_expires_at is not None and row.lease_expires_at <= now
-
-
-def _settle(session: Session, row: CaseRow, schema: LabelSchema, now: datetime) -> None:
-    """What the case is now: free for others, in the hands of others, or finished."""
-    held = session.scalar(
-        select(func.min(ClaimRow.lease_expires_at)).where(
-            ClaimRow.case_id == row.id, ClaimRow.state == ClaimState.HELD
-        )
-    )
-    row.lease_expires_at = held
-    if row.taken < row.wanted:
-        row.state = CaseState.OPEN
-    elif held is not None:
-        row.state = CaseState.CLAIMED
-    else:
-        _decide(session, row, schema, now)
-
-
-def _decide(session: Session, row: CaseRow, schema: LabelSchema, now: datetime) -> None:
-    """Say what the case's label is. Those who answer the deciding fields alike are one side; the largest wins where the
-    schema lets it, and otherwise somebody decides.
-    """
-    labels = session.scalars(select(LabelRow).where(LabelRow.case_id == row.id).order_by(LabelRow.id)).all()
-    deciding = [field.name for field in schema.fields if field.decides]
-    sides: dict[str, list[LabelRow]] = {}
-    for label in labels:
-        answers = schema.answers(read_label(label))
-        key = json.dumps([answers.get(name) for name in deciding], sort_keys=True)
-        sides.setdefault(key, []).append(label)
-    largest = max(sides.values(), key=len)
-    share = len(largest) / len(labels)
-    lets_majority = schema.adjudicate == "no_majority" and share > 0.5
-    if len(sides) > 1 and not lets_majority and schema.adjudicate != "never":
-        row.state = CaseState.DISPUTED
-        return
-    if len(labels) == 1:
-        row.resolution = Resolution.SINGLE
-    else:
-        row.resolution = Resolution.UNANIMOUS if len(sides) == 1 else Resolution.MAJORITY
-    row.state = CaseState.LABELED
-    session.add(
-        DecisionRow(
-            case_id=row.id,
-            label_id=largest[0].id,
-            resolution=row.resolution,
-            labels=len(labels),
-            agreement=share,
-            created_at=now,
-        )
-    )

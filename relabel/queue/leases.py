@@ -56,6 +56,13 @@ def free_expired(session: Session, now: datetime) -> int:
     return len(claims)
 
 
+def free_expired_of(session: Session, row: CaseRow, now: datetime) -> None:
+    """Free the places of one case, whose row is locked, whose leases ran out."""
+    ran_out = (ClaimRow.state == ClaimState.HELD, ClaimRow.lease_expires_at <= now)
+    for claim in session.scalars(select(ClaimRow).where(ClaimRow.case_id == row.id, *ran_out)).all():
+        _expire(session, row, claim, now)
+
+
 def _expire(session: Session, row: CaseRow, claim: ClaimRow, now: datetime) -> None:
     claim.state = ClaimState.EXPIRED
     claim.lease_expires_at = None

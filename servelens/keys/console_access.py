@@ -78,13 +78,15 @@ class ConsoleAccess:
 
 def needed(method: str, path: str) -> KeyScope:
     """What a call of the console needs: changes through the API are an administrator's, but for relabeling; and there what
-    annotators are asked.
+    annotators are asked, and labels that other tools give in their names.
     """
     if method in ("GET", "HEAD", "OPTIONS"):
         return "annotate"
     if path.startswith("/api/relabel/schemas/"):
         only_checks = method == "POST" and path.endswith("/check")
         return "annotate" if only_checks else "admin"
+    if path.startswith("/api/relabel/interchange/"):
+        return "admin"
     is_api = path.startswith("/api/") and not path.startswith("/api/relabel/")
     return "admin" if is_api else "annotate"
 

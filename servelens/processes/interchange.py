@@ -16,29 +16,16 @@ from relabel.interchange.named_annotators import named_annotators
 from relabel.interchange.task_array import task_array
 from relabel.interchange.task_case import task_cases
 from relabel.interchange.tools import TOOLS, ToolName
-from relabel.label_schema import LabelSchema, Schemas, default_schema
+from relabel.label_schema import Schemas
 from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
+from servelens.assembly.label_schemas import open_schema_store
 from servelens.clock import SystemClock
 from servelens.database import Database
 from servelens.errors import Invalid, Missing
 from servelens.settings_file import load_settings
 
 _CHUNK: Final = 1024 * 1024
-
-
-class _DefaultSchemas:
-    """Every endpoint asks what is asked where nothing is configured."""
-
-    def current(self, endpoint: str) -> LabelSchema:
-        return default_schema()
-
-    def version(self, endpoint: str, version: int) -> LabelSchema:
-        if version != 0:
-            raise Missing(
-                f"{endpoint!r} has no version {version} of its label schema", field="schema_version"
-            )
-        return default_schema()
 
 
 def write_tasks(
@@ -97,7 +84,7 @@ def _open(config: Path, endpoint: str | None) -> Iterator[tuple[Database, Schema
         known = [each.name for each in endpoints]
         if endpoint is not None and endpoint not in known:
             raise Missing(f"there is no endpoint '{endpoint}'.", fix=f"Use one of: {', '.join(known)}.")
-        yield database, _DefaultSchemas()
+        yield database, open_schema_store(settings, database, SystemClock())
     finally:
         database.dispose()
 

@@ -50,6 +50,8 @@ async def test_the_name_of_the_key_goes_with_the_request(tmp_path: Path) -> None
         ("PUT", "/api/relabel/schemas/check", "admin"),
         ("DELETE", "/api/relabel/schemas/chat/check", "admin"),
         ("POST", "/api/relabel/schemas/chat/check", "annotate"),
+        ("POST", "/api/relabel/interchange/argilla/annotations", "admin"),
+        ("GET", "/api/relabel/interchange/argilla/tasks", "annotate"),
     ],
 )
 def test_what_annotators_are_asked_is_the_administrators(method: str, path: str, scope: str) -> None:

@@ -1,0 +1,32 @@
+"""The HTTP API of relabeling, put together from what the console has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter
+
+from dashboard.console import Console
+from relabel.alternatives import Alternatives
+from relabel.api import agreement, feedback, interchange, router, schemas, selection
+from relabel.regeneration import Regeneration
+from relabel.selection.manual import ManualSelection
+
+
+def relabel_routers(console: Console) -> Iterator[APIRouter]:
+    """Every router under ``/api/relabel``."""
+    services = console.services
+    database, clock, catalog = services.database, services.clock, services.catalog
+    yield router.router(services.queue, database, clock=clock, catalog=catalog)
+    yield schemas.router(
+        console.schemas,
+        database,
+        Alternatives(database, clock),
+        endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
+        tables=catalog.tables,
+        regeneration=Regeneration(services.proxy_url),
+    )
+    yield selection.router(ManualSelection(catalog.tables, database, clock), console.rule_days)
+    yield agreement.router(console.agreement.reports, services.evaluator_agreement)
+    yield interchange.router(database, clock, console.schemas)
+    yield feedback.router(catalog, clock)
