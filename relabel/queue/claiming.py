@@ -30,11 +30,13 @@ from servelens.errors import Invalid
 WINDOW: Final = 2_000
 _CANDIDATES: Final = 32
 
-_NOT_HAD: Final = """NOT EXISTS (
+_NOT_HAD: Final = """(
     SELECT 1 FROM relabel_claims
     WHERE relabel_claims.case_id = {}.id AND annotator = :annotator AND relabel_claims.state <> 'expired'
-)"""
-"""Who only let a lease run out has not had the case."""
+) IS NULL"""
+"""Who only let a lease run out has not had the case. As NOT EXISTS it would say the same, but PostgreSQL makes a join of that
+and then reads all that the annotator ever claimed; so it looks one claim up by its key for each case.
+"""
 _ORDER: Final = "ORDER BY priority DESC, id"
 
 
