@@ -106,6 +106,7 @@ def test_the_newest_decision_counts_and_an_older_one_can_be_asked_for(database: 
     assert b"better" in _bytes(database, as_of=after)[0]
     assert b"better" not in _bytes(database, as_of=before)[0]
     assert _questions(database, as_of=0) == []
+    assert Export(database, ExportQuery(as_of=10**9)).as_of == newest_decision(database)
 
 
 def test_labels_given_during_an_export_are_left_to_the_next_one(database: Database) -> None:
