@@ -84,7 +84,9 @@ class EvaluatorAgreements:
     def choices(self, endpoint: str) -> tuple[tuple[str, Target], ...]:
         """The evaluators and targets that the relabeling rules of ``endpoint`` name, each once."""
         rules = [rule for rule in self._settings.relabel.rules if rule.endpoint == endpoint]
-        return tuple(dict.fromkeys((rule.evaluator, rule.target) for rule in rules))
+        return tuple(
+            dict.fromkeys((rule.evaluator, rule.target) for rule in rules if rule.evaluator is not None)
+        )
 
     def __call__(
         self,
