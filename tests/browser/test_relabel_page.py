@@ -263,3 +263,18 @@ def test_name_is_remembered(tab: Tab, filled: Served) -> None:
     page.wait_for_function("Object.values(window.localStorage).some((value) => value.includes('Linus'))")
     page.reload()
     expect(page.locator("#relabel-name")).to_have_value("Linus")
+
+
+def test_rules_and_agreement_are_tabs_of_the_page(tab: Tab, filled: Served) -> None:
+    page = tab.page
+    page.goto(filled.url + "/relabel")
+    page.get_by_role("link", name="Rules").click()
+    expect(page.get_by_role("region", name="Found today")).to_contain_text("toxicity response above")
+    expect(page.locator("#relabel-bench")).to_be_hidden()
+    page.get_by_role("link", name="Agreement").click()
+    expect(page.locator("#relabel-section")).to_contain_text("labeled")
+    expect(page.get_by_role("link", name="Agreement")).to_have_attribute("aria-current", "page")
+    page.go_back()
+    expect(page.get_by_role("region", name="Found today")).to_be_visible()
+    page.get_by_role("link", name="Label", exact=True).click()
+    expect(page.locator("#relabel-bench")).to_be_visible()
