@@ -36,7 +36,7 @@ from servelens.database import Database
 
 logger = logging.getLogger(__name__)
 
-_RECORDS_PER_TRANSACTION: Final = 200  # who claims a case meanwhile waits for one
+_RECORDS_PER_TRANSACTION: Final = 125  # who claims a case meanwhile waits for one
 _RECORDS_PER_LOOK: Final = 1_000  # whole records are held
 _PLACE: Final = "place"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from relabel.models import CaseRow, HistoryRow, OccurrenceRow, ReasonRow, Vector
 
 _ACTOR = "selection"
 _SELECTED = "selected"
+_NEAR = "of a record that says nearly the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,9 @@ def store(
     _add_reasons(
         session, [(case_id, record.reasons, record.scores) for case_id, record in created], set(), now
     )
-    # What a near duplicate was flagged for is not said of the case's own text.
     again = [(case_id, record.reasons, record.scores) for case_id, record in (*known, *occurred)]
+    # The scores of a near duplicate are not those of the case's own text.
+    again += [(cases[record.databricks_request_id], _of_near(record), ()) for _, record in near]
     add_reasons(session, again, now)
     first = {same[0].databricks_request_id for same in new.values()}
     return Stored(cases, frozenset(first), frozenset(cases) - first - frozenset(by_record))
@@ -255,6 +257,13 @@ def _add_vectors(
         }
     if rows:
         session.execute(insert(VectorRow), list(rows.values()))
+
+
+def _of_near(record: Flagged) -> list[Reason]:
+    return [
+        replace(reason, detail=f"{reason.detail} ({_NEAR})" if reason.detail else _NEAR)
+        for reason in record.reasons
+    ]
 
 
 def _named(case: int | str | None, cases: Mapping[str, int]) -> int:

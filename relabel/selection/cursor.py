@@ -2,8 +2,8 @@
 
 What a read found is stored in several transactions. Each notes how many of the records it has done with, so that after a
 crash the same commits are read again and these are not counted a second time. The records are in the same order then, as
-long as the rules are the same (``digest``); under other rules they are all looked at again, and those that are cases are
-recognised by their id.
+long as the rules and what they find are the same (``digest``); else they are all looked at again, and those that are cases
+are recognised by their id.
 """
 
 from __future__ import annotations

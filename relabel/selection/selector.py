@@ -108,7 +108,6 @@ class Selector:
     def _follow(self, source: Source, writer: BatchWriter) -> int:
         new = 0
         names = frozenset(rule.name for rule in source.numbered.values())
-        digest = hashlib.sha256(repr(sorted(source.numbered.items())).encode()).hexdigest()
         while True:
             cursor = self._cursor(source.name)
             newest = source.table.version()
@@ -127,12 +126,13 @@ class Selector:
             if newest is None or newest == since:
                 return new
             known = Cursor(None) if cursor is None else cursor
-            resumed = known.reaching if known.digest == digest and since == known.version else None
+            resumed = known.reaching if since == known.version else None
             rows, reached = self._read(source, since, resumed, known, newest)
             if reached == since:
                 return new
             found = source.find(rows, known.state)
-            skip = known.done if reached == resumed else 0
+            digest = _digest(source, found.matches)
+            skip = known.done if reached == resumed and digest == known.digest else 0
             progress = _Progress(
                 self._endpoint,
                 source.name,
@@ -241,6 +241,13 @@ class _Progress:
         after = self._finished if step.is_last else replace(self._started, done=step.done)
         move_cursor(step.session, self._endpoint, self._source, self._before, after, self._clock.now())
         self._before = after
+
+
+def _digest(source: Source, found: pl.DataFrame) -> str:
+    """Of the rules and what they found: as long as it is the same, so is the order in which records are stored."""
+    rules = repr(sorted(source.numbered.items())).encode()
+    rows = found.sort(ID, "rule").select(ID, "rule", "extreme").write_csv().encode()
+    return hashlib.sha256(rules + rows).hexdigest()
 
 
 def _begins_now(source: Source, cursor: Cursor | None, names: frozenset[str]) -> bool:

@@ -97,4 +97,5 @@ def _projected(hashes: _Words, rows: _Rows, count: int) -> _Sums:
     sums = np.bincount(places, signs * (1.0 + np.log(counts)), minlength=count * DIMENSIONS)
     projected: _Sums = sums.reshape(count, DIMENSIONS).astype(np.float64)
     lengths = np.linalg.norm(projected, axis=1, keepdims=True)
-    return np.divide(projected, lengths, out=projected, where=lengths > 0)
+    np.divide(projected, lengths, out=projected, where=lengths > 0)
+    return projected

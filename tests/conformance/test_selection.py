@@ -252,13 +252,13 @@ def test_where_the_history_of_the_scores_has_ended_they_are_all_read_and_no_case
 def test_a_crash_between_two_transactions_neither_loses_nor_doubles(
     tables: EndpointTables, database: Database, queue: CaseQueue
 ) -> None:
-    number_of_records = 1200  # three transactions
+    number_of_records = 1200  # ten transactions
     append_rows(
         tables,
         [payload_row(number) for number in range(number_of_records)],
         [score_row(number, 0.9) for number in range(number_of_records)],
     )
-    # The database itself refuses one record of the third transaction, as a full disk would.
+    # The database itself refuses one record of the ninth transaction, as a full disk would.
     _refuse_case(database, "request-001100")
     with pytest.raises(ServelensError):
         _selector(tables, database).run()

@@ -127,7 +127,8 @@ def test_a_record_is_taken_while_one_of_its_rules_has_budget_and_urgent_ones_com
 def test_what_says_nearly_the_same_joins_the_case_there_is(
     tables: EndpointTables, database: Database, queue: CaseQueue, clock: ManualClock
 ) -> None:
-    selector = _selector(tables, database, clock, Rule("toxicity", above=0.5), suppression=Suppression())
+    rules = [Rule("toxicity", above=0.5), Rule("judge", below=3, priority=4)]
+    selector = _selector(tables, database, clock, *rules, suppression=Suppression())
     question = "how do I return an item that I bought last week?"
     texts = [
         (question, ANSWER),
@@ -144,11 +145,18 @@ def test_what_says_nearly_the_same_joins_the_case_there_is(
     append_rows(
         tables,
         [said(10, question.upper(), ANSWER), said(11, "something else", "entirely")],
-        [score_row(10, 0.9), score_row(11, 0.9)],
+        [score_row(10, 1.0, evaluator="judge"), score_row(11, 0.9)],
     )
     assert selector.run() == 1
-    assert _counts(database, clock) == Counts(cases=4, repeated=2)
-    assert queue.get(1).occurrences == 3
+    assert _counts(database, clock) == Counts(cases=4, repeated=1)
+    assert _counts(database, clock, "judge response below") == Counts(repeated=1)
+    case = queue.get(1)
+    assert (case.occurrences, case.priority) == (3, 4)
+    assert {reason.rule: reason.detail for reason in case.reasons} == {
+        TOXIC: None,
+        "judge response below": "of a record that says nearly the same",
+    }
+    assert [score.evaluator for score in case.scores] == ["toxicity"]
     with database.session(read_only=True) as session:
         joined = session.scalars(select(OccurrenceRow).where(OccurrenceRow.similarity.is_not(None)))
         assert {row.databricks_request_id: row.case_id for row in joined} == {
@@ -322,9 +330,9 @@ def test_after_a_crash_nothing_is_counted_twice(
     _refuse_counts(database, column)
     with pytest.raises(ServelensError):
         _selector(tables, database, clock, rule).run()
-    assert _counts(database, clock) == Counts(cases=200)
+    assert _counts(database, clock) == Counts(cases=250)
     _accept_counts(database)
-    assert _selector(tables, database, clock, rule).run() == 100
+    assert _selector(tables, database, clock, rule).run() == 50
     assert _counts(database, clock) == Counts(cases=300, over_budget=400)
     assert _selector(tables, database, clock, rule).run() == 0
     assert queue.counts()["chat"][CaseState.OPEN] == 300
