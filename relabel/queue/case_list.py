@@ -107,7 +107,8 @@ def _found(session: Session, wanted: CaseFilter) -> Select[int]:
     narrow = False
     for case_id, conditions in wanted.others():
         if _are_few(session, select(case_id).where(*conditions)):
-            query = query.where(CaseRow.id.in_(select(case_id).where(*conditions)))
+            few = select(case_id.label("id")).where(*conditions).distinct().subquery()
+            query = query.join(few, few.c.id == CaseRow.id)
             narrow = True
         else:
             query = query.where(exists().where(case_id == CaseRow.id, *conditions))

@@ -24,7 +24,7 @@ from relabel.queue import answering, handing
 from relabel.queue.answers import read_answers, texts_of
 from relabel.queue.case_list import CaseFilter, count_cases, read_page
 from relabel.queue.case_reader import read_case, read_history, read_label_of
-from relabel.queue.claiming import next_case, next_dispute, own_claim
+from relabel.queue.claiming import Busy, next_case, next_dispute, own_claim, wait_for
 from relabel.queue.gold import next_gold
 from relabel.queue.known_schemas import DefaultSchemas, KnownSchemas, SchemasOfCall
 from relabel.queue.leases import free_expired
@@ -39,10 +39,11 @@ from relabel.queue.places import (
 )
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Invalid
+from servelens.errors import Conflict, Invalid
 
 _Reading: TypeAlias = Callable[[CaseRow, ClaimRow, SchemasOfCall], Label]
 _AGAIN: Final = object()
+_MOST_TRIES: Final = 1_000
 
 
 class CaseQueue:
@@ -83,8 +84,8 @@ class CaseQueue:
                 if free_expired(session, now):
                     return _AGAIN  # committed first, for others may wait for these rows
                 following = next_case(session, annotator, endpoint)
-                if following is None:
-                    return None
+                if following is None or isinstance(following, Busy):
+                    return following
                 row, ran_out = following
                 schema = schemas.current(row.endpoint)
                 gold = next_gold(session, schema, annotator, row.endpoint)
@@ -97,7 +98,7 @@ class CaseQueue:
             self._last_claimed = row.endpoint
             return read_case(session, row, annotator, claim)
 
-        return self._until_leases_are_freed(work, endpoint or self._last_claimed)
+        return self._until_free(work, endpoint or self._last_claimed)
 
     def claim_dispute(self, annotator: str, endpoint: str | None = None) -> Case | None:
         """The disputed case that the annotator decides already, else the next one, with all its labels.
@@ -117,15 +118,15 @@ class CaseQueue:
                 if free_expired(session, now):
                     return _AGAIN
                 following = next_dispute(session, schemas, annotator, endpoint)
-                if following is None:
-                    return None
+                if following is None or isinstance(following, Busy):
+                    return following
                 row, ran_out = following
                 asked = schemas.current(row.endpoint).version
                 claim = hold(session, row, ran_out, annotator, asked, now, self._lease, is_adjudication=True)
             session.flush()
             return read_case(session, row, annotator, claim)
 
-        return self._until_leases_are_freed(work, endpoint)
+        return self._until_free(work, endpoint)
 
     def renew(self, case_id: int, annotator: str) -> Case:
         """Start the lease anew, also after it ran out while nobody else took the place.
@@ -345,14 +346,17 @@ class CaseQueue:
         with self._database.session(read_only=True) as session:
             return count_cases(session, endpoint)
 
-    def _until_leases_are_freed(
-        self, work: Callable[[Session, SchemasOfCall], Any], endpoint: str | None
-    ) -> Case | None:
-        while True:
+    def _until_free(self, work: Callable[[Session, SchemasOfCall], Any], endpoint: str | None) -> Case | None:
+        """Claim again when leases have been freed or others were at all the cases there are."""
+        for _ in range(_MOST_TRIES):
             found = self._schemas.run(self._database, work, current=endpoint)
-            if found is not _AGAIN:
+            if isinstance(found, Busy):
+                with self._database.session() as session:
+                    wait_for(session, found)
+            elif found is not _AGAIN:
                 assert found is None or isinstance(found, Case)
                 return found
+        raise Conflict("others were quicker at every case", fix="Claim again.")
 
     def _label(self, case_id: int, annotator: str, read: _Reading, version: int | None) -> Case:
         now = self._clock.now()

@@ -14,9 +14,10 @@ from parts costs more than SQLite needs to run it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, select, text
+from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from relabel.case import CaseState
@@ -29,11 +30,13 @@ from servelens.errors import Invalid
 WINDOW: Final = 2_000
 _CANDIDATES: Final = 32
 
-_NOT_HAD: Final = """NOT EXISTS (
+_NOT_HAD: Final = """(
     SELECT 1 FROM relabel_claims
     WHERE relabel_claims.case_id = {}.id AND annotator = :annotator AND relabel_claims.state <> 'expired'
-)"""
-"""Who only let a lease run out has not had the case."""
+) IS NULL"""
+"""Who only let a lease run out has not had the case. As NOT EXISTS it would say the same, but PostgreSQL makes a join of that
+and then reads all that the annotator ever claimed; so it looks one claim up by its key for each case.
+"""
 _ORDER: Final = "ORDER BY priority DESC, id"
 
 
@@ -77,7 +80,7 @@ WHERE relabel_claims.annotator = :annotator AND relabel_claims.state = 'held' AN
 ORDER BY relabel_claims.id LIMIT 1""")
     for of_one in (False, True)
 }
-_FIRST_OF: Final = (
+_LOCK: Final = (
     select(CaseRow)
     .where(
         CaseRow.id.in_(bindparam("ids", expanding=True)),
@@ -85,10 +88,8 @@ _FIRST_OF: Final = (
     )
     .order_by(CaseRow.priority.desc(), CaseRow.id)
     .limit(1)
+    .with_for_update(skip_locked=True)
 )
-_LOCK: Final[dict[bool, Select[CaseRow]]] = {
-    wait: _FIRST_OF.with_for_update(skip_locked=not wait) for wait in (False, True)
-}
 
 
 def own_claim(
@@ -105,20 +106,30 @@ def own_claim(
     return None if row is None or claim is None or claim.state is not ClaimState.HELD else (row, claim)
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """There are cases for the annotator, but others are at all of them at this moment. Of ``case_id``, the first, a place
+    may be left when they let go.
+    """
+
+    case_id: int
+
+
 def next_case(
     session: Session, annotator: str, endpoint: str | None
-) -> tuple[CaseRow, ClaimRow | None] | None:
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     """The next case for the annotator, locked, with their claim of it that ran out."""
-    found = _lock_first(session, _ids(session, annotator, endpoint), annotator, wait=False)
-    if found is None:
-        # All that were found are in others' hands at this moment; of some a place may be left when they let go.
-        found = _lock_first(session, _ids(session, annotator, endpoint), annotator, wait=True)
-    return found
+    return _lock_first(session, _ids(session, annotator, endpoint), annotator)
+
+
+def wait_for(session: Session, busy: Busy) -> None:
+    """Wait until nobody is at the case. The transaction must hold no other: two might wait for each other."""
+    session.execute(select(CaseRow.id).where(CaseRow.id == busy.case_id).with_for_update())
 
 
 def next_dispute(
     session: Session, schemas: SchemasOfCall, annotator: str, endpoint: str | None
-) -> tuple[CaseRow, ClaimRow | None] | None:
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     """The next disputed case that the annotator may decide, locked, with their claim of it that ran out."""
     disputed = CaseRow.state == CaseState.DISPUTED
     if endpoint is not None:
@@ -139,7 +150,7 @@ def next_dispute(
         .order_by(CaseRow.priority.desc(), CaseRow.id)
         .limit(_CANDIDATES)
     ).all()
-    return _lock_first(session, ids, annotator, wait=False, state=CaseState.DISPUTED)
+    return _lock_first(session, ids, annotator, CaseState.DISPUTED)
 
 
 def may_adjudicate(schema: LabelSchema, annotator: str) -> bool:
@@ -150,22 +161,18 @@ def may_adjudicate(schema: LabelSchema, annotator: str) -> bool:
 def _ids(session: Session, annotator: str, endpoint: str | None) -> Sequence[int]:
     asked = {"annotator": annotator, "endpoint": endpoint}
     of_one = endpoint is not None
-    found = session.scalars(_TWO_ENDS[of_one], asked).all()
-    return found or session.scalars(_BEYOND[of_one], asked).all()
+    found = session.scalars(_TWO_ENDS[of_one], asked).all() or session.scalars(_BEYOND[of_one], asked).all()
+    # On SQLite nobody else changes anything meanwhile, so the first is free. More only mislead it into another index.
+    return found[:1] if session.get_bind().dialect.name == "sqlite" else found
 
 
 def _lock_first(
-    session: Session,
-    ids: Sequence[int],
-    annotator: str,
-    *,
-    wait: bool,
-    state: CaseState = CaseState.OPEN,
-) -> tuple[CaseRow, ClaimRow | None] | None:
+    session: Session, ids: Sequence[int], annotator: str, state: CaseState = CaseState.OPEN
+) -> tuple[CaseRow, ClaimRow | None] | Busy | None:
     while ids:
-        row = session.scalar(_LOCK[wait], {"ids": ids, "state": state})
+        row = session.scalar(_LOCK, {"ids": ids, "state": state})
         if row is None:
-            return None
+            return Busy(ids[0])
         claim = claim_of(session, row.id, annotator) if row.started else None
         if claim is None or claim.state is ClaimState.EXPIRED:
             return row, claim

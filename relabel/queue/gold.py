@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from relabel.case import Case, CaseState, Resolution
 from relabel.label_schema import LabelSchema
 from relabel.models import CaseRow, ClaimRow, ClaimState
-from relabel.queue.places import GOLD_VERSION
+from relabel.queue.places import GOLD_VERSION, claim_of
 
 
 def next_gold(session: Session, schema: LabelSchema, annotator: str, endpoint: str) -> CaseRow | None:
@@ -22,13 +22,15 @@ def next_gold(session: Session, schema: LabelSchema, annotator: str, endpoint: s
     if schema.gold_every is None or not _is_due(session, schema.gold_every, annotator, endpoint):
         return None
     had = exists().where(ClaimRow.case_id == CaseRow.id, ClaimRow.annotator == annotator)
-    return session.scalar(
+    row = session.scalar(
         select(CaseRow)
         .where(CaseRow.endpoint == endpoint, CaseRow.state == CaseState.GOLD, ~had)
         .order_by(CaseRow.priority.desc(), CaseRow.id)
         .limit(1)
-        .with_for_update(read=True)  # it must not stop being gold meanwhile; others may be given it too
+        .with_for_update(skip_locked=True)  # one that others are at right now can wait for the next time
     )
+    # The same annotator may have been given it in the moment before it was locked.
+    return None if row is None or claim_of(session, row.id, annotator) is not None else row
 
 
 def _is_due(session: Session, every: int, annotator: str, endpoint: str) -> bool:
@@ -69,6 +71,7 @@ def as_any_other(case: Case, row: CaseRow, claim: ClaimRow | None) -> Case:
             annotator=None,
             lease_expires_at=None,
             labeled=0,
+            wanted=1 if claim is None else row.wanted,  # as long as nobody has had a case, it wants one
             updated_at=row.created_at,
         )
     if claim.state is ClaimState.HELD:

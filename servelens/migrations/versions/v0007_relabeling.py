@@ -61,7 +61,7 @@ def _widen_cases() -> None:
     op.create_index("ix_relabel_cases_time", "relabel_cases", ["endpoint", "request_time"])
     for name in ("queue", "endpoint_queue", "order", "lease", "holder"):
         op.drop_index(f"ix_relabel_cases_{name}", "relabel_cases")
-    time: sa.ColumnClause[object] = sa.column("request_time")
+    time: sa.ColumnClause[Any] = sa.column("request_time")
     for name, first in (
         ("queue", (sa.column("state"),)),
         ("endpoint_queue", (sa.column("endpoint"), sa.column("state"))),
