@@ -56,6 +56,7 @@ def run(config: Path, *, supervised: bool) -> int:
         controller = build_controller(database, lifecycle, endpoints, clock)
         decisions = ManualDecisions(controller, DecisionLog(database, clock))
         catalog = build_catalog(settings, endpoints)
+        schemas = open_schema_store(settings, database, clock)
         app = create_console(
             ConsoleServices(
                 catalog=catalog,
@@ -78,7 +79,7 @@ def run(config: Path, *, supervised: bool) -> int:
                 parse_evaluation=partial(requested_evaluation, catalog=catalog),
                 alert_rules=build_rules(settings),
                 proxy_url=_url(settings),
-                schemas=open_schema_store(settings, database, clock),
+                schemas=schemas,
                 drift_reports=ReportQueue(PairReports(catalog, ReportWriter(settings.reports_dir)), clock),
             )
         )
