@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import threading
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ TAG: Final = "regenerated_for"
 
 _MAX_BYTES: Final = 8 * 1024**2
 _SHOWN: Final = 500
+_SENDABLE: Final = re.compile(rb"[!-~]+")
 
 
 class Regeneration:
@@ -47,6 +49,12 @@ class Regeneration:
         :class:`~servelens.errors.Invalid` when it refuses the call, :class:`~servelens.errors.Missing` for an entity that is
         not there, and :class:`~servelens.errors.Backpressure` when it, or this, has too much to do; with its words.
         """
+        if key is not None and not _SENDABLE.fullmatch(key):
+            raise Invalid(
+                "it cannot be sent in a request",
+                field="authorization",
+                fix="Check the API key for line breaks.",
+            )
         if not self._room.acquire(blocking=False):
             raise Backpressure(f"{AT_ONCE} answers are being generated already", fix="Wait for one of them.")
         try:
@@ -93,11 +101,6 @@ class Regeneration:
                 field="proxy",
                 fix="Try again, or another served entity.",
             ) from error
-        except (httpx.LocalProtocolError, ValueError):
-            # Its words would quote the header.
-            raise Invalid(
-                "it cannot be sent in a request", field="authorization", fix="Check the API key."
-            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             words = str(error)[:_SHOWN] or type(error).__name__
             raise Unavailable(

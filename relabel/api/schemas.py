@@ -22,7 +22,7 @@ from relabel.schema_store import SchemaStore
 from relabel.suggestions import Suggested, suggestions_for
 from servelens.api_caller import Caller, Revision
 from servelens.database import Database
-from servelens.errors import Missing
+from servelens.errors import Invalid, Missing
 
 _CaseId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _Definition = Annotated[
@@ -122,14 +122,14 @@ def _add_schema_routes(
         """Ask this from now on; cases that annotators hold keep what they were asked. ``If-Match``: the version that was
         read.
         """
-        stored = store.put(known(endpoint), definition, by=by, expected_version=expected)
+        stored = store.put(known(endpoint), _json(definition), by=by, expected_version=expected)
         return store.get(endpoint, stored.version).to_dict()
 
     @routes.post("/schemas/{endpoint}/check")
     def check(endpoint: str, definition: _Definition) -> CheckedSchema:
         """Whether it could be put; nothing is changed."""
         known(endpoint)
-        return CheckedSchema(definition=definition_of(parse_schema(definition)))
+        return CheckedSchema(definition=definition_of(parse_schema(_json(definition))))
 
 
 def _add_case_routes(routes: APIRouter, store: SchemaStore, database: Database) -> None:
@@ -169,6 +169,14 @@ def _add_answer_routes(
         question = alternatives.question(case_id, body.annotator)
         answer = regeneration.ask(question, body.served_entity, _key(request))
         return alternatives.add(case_id, [answer], actor=body.annotator or by, annotator=body.annotator)
+
+
+def _json(body: Any) -> Any:
+    if isinstance(body, bytes):
+        raise Invalid(
+            "it was not sent as JSON", field="body", fix="Send the header 'content-type: application/json'."
+        )
+    return body
 
 
 def _key(request: Request) -> bytes | None:
