@@ -43,7 +43,8 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
     """How many examples were ``written``, in all and by split (and part, as ``kto/train``), how many ``cases`` there were,
-    and why cases or pairs of their answers gave no example. ``masked`` counts replaced personal data by kind.
+    and why cases or pairs of their answers gave no example (of a part, as ``kto/no_answer``). ``masked`` counts replaced
+    personal data by kind.
     """
 
     written: int
@@ -62,7 +63,7 @@ class Export:
         self._database = database
         self.query = query
         self.format = format_of(query.format)
-        self._as_of = query.as_of
+        self._as_of: int | None = None
         self._split: SplitOfCases | None = None
         self._begin()
 
@@ -70,7 +71,9 @@ class Export:
     def as_of(self) -> int:
         """The newest decision that is looked at. Raises what :func:`~relabel.export.reader.newest_decision` raises."""
         if self._as_of is None:
-            self._as_of = newest_decision(self._database)
+            newest = newest_decision(self._database)
+            # A later one than there is would let labels in that come after this export.
+            self._as_of = newest if self.query.as_of is None else min(newest, self.query.as_of)
         return self._as_of
 
     @property
@@ -81,7 +84,7 @@ class Export:
             by_split["/".join(filter(None, place))] += rows
         return ExportSummary(
             written=self.written.total(),
-            left_out={str(reason): self._left_out[reason] for reason in sorted(self._left_out)},
+            left_out=dict(sorted(self._left_out.items())),
             cases=self.cases,
             by_split=dict(sorted(by_split.items()))
             if self.query.split or len(self.format.parts) > 1
@@ -113,7 +116,7 @@ class Export:
         self.written: Counter[Place] = Counter()
         self.schema_versions: dict[str, set[int]] = {}
         self.tally = CaseTally()
-        self._left_out: Counter[LeftOut] = Counter()
+        self._left_out: Counter[str] = Counter()
         self._masking = Masking(self.query.mask)
         self._seen = {name: Seen(self.query.dedupe) for name in self.format.parts}
 
@@ -135,21 +138,24 @@ class Export:
     def _examples(self, case: LabeledCase, masked: LabeledCase, name: str, part: Part) -> list[Example]:
         seen = self._seen[name]
         if seen.repeats_case(case):
-            self._left_out[LeftOut.DUPLICATE] += 1
+            self._leave_out(name, LeftOut.DUPLICATE)
             return []
         found: list[Example] = []
         for value in part.examples(masked):
             if isinstance(value, LeftOut):
-                self._left_out[value] += 1
+                self._leave_out(name, value)
                 continue
             line = _ENCODE(value).encode() + b"\n"
             if seen.repeats(line):
-                self._left_out[LeftOut.DUPLICATE] += 1
+                self._leave_out(name, LeftOut.DUPLICATE)
             else:
                 found.append(Example(value, line))
         if found:
             seen.gave(case)
         return found
+
+    def _leave_out(self, part: str, reason: LeftOut) -> None:
+        self._left_out[f"{part}/{reason}" if part else str(reason)] += 1
 
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode

@@ -1,6 +1,7 @@
 """The words of a conversation as they are compared: whether two cases ask the same.
 
-Case, punctuation, blanks and the digits of numbers make no difference, so that "Order 17?" and "order 23" ask the same.
+Upper case, blanks and the marks of sentences make no difference, so that "Where is it?" and "where is  it" ask the same.
+Numbers and other signs do: "2 + 2" is not "2 - 2".
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from typing import Any, Final
 
 from relabel.export.labeled_case import Message
 
-_SEPARATORS: Final = re.compile(r"[\W_]+")
-_DIGITS: Final = re.compile(r"\d+")
+_SEPARATORS: Final = re.compile(r"[\s.,;:!?…'\"]+")
 
 
 def prompt_key(messages: Sequence[Message]) -> int:
     """A 64-bit hash of what ``messages`` (without the answer) say; equal for those that differ in such details alone."""
     said = [f"{message.get('role')} {_SEPARATORS.sub(' ', _text(message)).strip()}" for message in messages]
-    return key_of(_DIGITS.sub("0", "\n".join(said).casefold()))
+    return key_of("\n".join(said).casefold())
 
 
 def key_of(text: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Select, func, select, text
 
 from relabel.case import CaseState
+from relabel.export.field_words import FieldWords
 from relabel.export.labeled_case import LabeledCase, Message
 from relabel.export.query import ExportQuery
 from relabel.models import CaseRow, DecisionRow, LabelRow, ReasonRow
@@ -51,13 +52,18 @@ def newest_decision(database: Database) -> int:
 def read_labeled(database: Database, query: ExportQuery, as_of: int) -> Iterator[list[LabeledCase]]:
     """The cases of ``query``, some hundreds at a time; a chunk may be empty.
 
-    Raises :class:`~servelens.errors.Unavailable` when the database fails on the way or holds a case that cannot be read.
+    Raises :class:`~servelens.errors.Unavailable` when the database fails on the way or holds a case that cannot be read, and
+    :class:`~servelens.errors.Invalid` when the query names a field that no label schema has.
     """
+    fields = FieldWords(database, query.endpoints) if query.values else None
+    if fields is not None:
+        for name, _ in query.values:
+            fields.check(name)
     last = 0
     while chunk := _newest(database, last, as_of):
         last = max(chunk)
         wanted = _filtered(_LABELED.where(DecisionRow.id.in_(chunk.values())), query)
-        yield [case for case in map(_labeled, _read(database, wanted)) if _fits(case, query)]
+        yield [case for case in map(_labeled, _read(database, wanted)) if _fits(case, query, fields)]
 
 
 def read_asked(database: Database, endpoints: tuple[str, ...], as_of: int) -> Iterator[list[Asked]]:
@@ -202,18 +208,9 @@ def _labeled(row: Any) -> LabeledCase:
     )
 
 
-def _fits(case: LabeledCase, query: ExportQuery) -> bool:
+def _fits(case: LabeledCase, query: ExportQuery, fields: FieldWords | None) -> bool:
     if query.tags and not set(query.tags) <= set(case.tags):
         return False
     if not query.of_preferred(case.preferred):
         return False
-    return all(word in _words(case.values.get(name)) for name, word in query.values)
-
-
-def _words(value: Any) -> set[str]:
-    """What an answer can be asked for: itself, the words of several, the labels of spans."""
-    if value is None:
-        return set()
-    if isinstance(value, list):
-        return {str(each["label"]) if isinstance(each, dict) else str(each) for each in value}
-    return {str(value)}
+    return fields is None or all(word in fields.of(case, name) for name, word in query.values)

@@ -59,7 +59,7 @@ def write_export(
         return manifest
     if path.is_dir():
         raise Invalid(f"{path} is a folder", field="output", fix="Name a file.")
-    with replacing_file(path.with_suffix(f".{MANIFEST}")) as beside, replacing_file(path) as stream:
+    with replacing_file(path) as stream, replacing_file(path.with_suffix(f".{MANIFEST}")) as beside:
         manifest = manifests.made(export, [write_lines(export, path, stream)], by=by)
         beside.write(_bytes(manifest))
     return manifest

@@ -20,11 +20,11 @@ from relabel.export.reproduce import read_manifest, reproduce
 from relabel.export.write import write_export
 from relabel.forget import forget_records
 from relabel.label import Label, Rating
-from relabel.models import CaseRow, DecisionRow
+from relabel.models import CaseRow, DecisionRow, SchemaRow
 from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
-from servelens.errors import Unavailable
+from servelens.errors import Invalid, Unavailable
 from tests.labeled_cases import BAD, GOOD, add_labeled, add_many, corrected, decide
 from tests.openai_chat_rules import read_chat_file
 from tests.relabel_cases import START, add_cases, flagged
@@ -106,6 +106,7 @@ def test_the_newest_decision_counts_and_an_older_one_can_be_asked_for(database: 
     assert b"better" in _bytes(database, as_of=after)[0]
     assert b"better" not in _bytes(database, as_of=before)[0]
     assert _questions(database, as_of=0) == []
+    assert Export(database, ExportQuery(as_of=10**9)).as_of == newest_decision(database)
 
 
 def test_labels_given_during_an_export_are_left_to_the_next_one(database: Database) -> None:
@@ -131,7 +132,18 @@ def test_gold_cases_are_never_exported(database: Database) -> None:
     assert _questions(database) == ["2"]
 
 
+def _ask_for(database: Database, endpoint: str, **fields: str) -> None:
+    """A label schema with these fields, by their types."""
+    definition = {"fields": [{"name": name, "type": kind} for name, kind in fields.items()]}
+    with database.session() as session:
+        session.add(
+            SchemaRow(endpoint=endpoint, version=1, definition=definition, from_file=True, created_at=START)
+        )
+
+
 def test_exports_can_be_filtered(database: Database) -> None:
+    _ask_for(database, "chat", topic="choice", topics="multiple_choice", where="spans", quality="rating")
+    _ask_for(database, "other", marks="tags", best="preference")
     add_labeled(database, 1, Label(rating=Rating.GOOD, tags=("a", "b"), values={"topic": "billing"}))
     add_labeled(database, 2, Label(rating=Rating.GOOD, tags=("b",), values={"topics": ["x", "billing"]}))
     add_labeled(database, 3, corrected("better"), columns={"variant": "treatment", "served_entity": "new"})
@@ -152,6 +164,10 @@ def test_exports_can_be_filtered(database: Database) -> None:
         ({"values": (("topics", "billing"),)}, "2"),
         ({"values": (("where", "wrong"),)}, "6"),
         ({"values": (("topic", "other"),)}, ""),
+        ({"values": (("quality", "bad"),)}, "3"),
+        ({"values": (("rating", "bad"), ("marks", "a"))}, ""),
+        ({"values": (("marks", "a"),)}, "1"),
+        ({"values": (("best", "answer"),)}, "6"),
         ({"preferred": "answer"}, "6"),
         ({"preferred": "alternative"}, ""),
         ({"min_agreement": 0.6}, "1 2 3 5 6"),
@@ -164,6 +180,15 @@ def test_exports_can_be_filtered(database: Database) -> None:
         ({"served_entity": "champion"}, "1 2 4 5 6"),
     ):
         assert _questions(database, **parts) == expected.split(), parts
+
+
+def test_a_field_that_nobody_was_asked_is_named(database: Database) -> None:
+    _ask_for(database, "chat", topic="choice")
+    _ask_for(database, "other", mood="choice")
+    with pytest.raises(Invalid, match="corrected_answer, rating, tags, topic") as caught:
+        _bytes(database, endpoints=("chat",), values=(("mood", "x"),))
+    assert caught.value.field == "value"
+    assert _bytes(database, values=(("mood", "x"),))[0] == b""
 
 
 def test_a_conversation_with_tools_is_kept(database: Database) -> None:
