@@ -185,8 +185,10 @@ def reliability(bins: Sequence[Mapping[str, Any]], scheme: str | None) -> go.Fig
         ],
         hovertemplate="%{text}<extra></extra>",
     )
-    figure.update_xaxes(range=[0, 1], title={"text": "score"}, fixedrange=True, showgrid=True)
-    figure.update_yaxes(range=[0, 1], title={"text": "people's yes"}, tickformat=".0%")
+    figure.update_xaxes(range=[-0.02, 1.02], title={"text": "score"}, fixedrange=True, showgrid=True)
+    figure.update_yaxes(
+        range=[-0.03, 1.03], rangemode="normal", title={"text": "people's yes"}, tickformat=".0%"
+    )
     return figure
 
 

@@ -129,7 +129,7 @@ def sampled_records(
         last = rows[-1].databricks_request_id
 
 
-def _newest(endpoint: str) -> Select[tuple[int]]:
+def _newest(endpoint: str) -> Select[int]:
     """The ids of the newest decision of each case. In one query: asked for in pages, SQLite sorts all cases for each."""
     return (
         select(func.max(DecisionRow.id))

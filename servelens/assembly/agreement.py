@@ -82,11 +82,13 @@ class EvaluatorAgreements:
         self._kept: KeptReports[Mapping[str, Any]] = KeptReports(database, clock)
 
     def choices(self, endpoint: str) -> tuple[tuple[str, Target], ...]:
-        """The evaluators and targets that the relabeling rules of ``endpoint`` name, each once."""
-        rules = [rule for rule in self._settings.relabel.rules if rule.endpoint == endpoint]
-        return tuple(
-            dict.fromkeys((rule.evaluator, rule.target) for rule in rules if rule.evaluator is not None)
-        )
+        """The evaluators and targets of which a relabeling rule of ``endpoint`` has a threshold, each once."""
+        found: dict[tuple[str, Target], None] = {}
+        for rule in self._settings.relabel.rules:
+            has_threshold = rule.above is not None or rule.below is not None
+            if rule.endpoint == endpoint and rule.evaluator is not None and has_threshold:
+                found[rule.evaluator, rule.target] = None
+        return tuple(found)
 
     def __call__(
         self,
@@ -281,8 +283,8 @@ def _threshold(
         )
     if above is None and below is None:
         for rule in settings.relabel.rules:
-            of = (rule.endpoint, rule.kind, rule.evaluator, rule.target)
-            if of == (endpoint, "score", evaluator, target):
+            is_its = (rule.endpoint, rule.evaluator, rule.target) == (endpoint, evaluator, target)
+            if is_its and (rule.above is not None or rule.below is not None):
                 above, below = rule.above, rule.below
                 break
     if above is not None:
