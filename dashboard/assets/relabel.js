@@ -55,7 +55,7 @@
       if (press("relabel-submit")) event.preventDefault();
       return;
     }
-    if (isText(event.target)) {
+    if (isText(event.target) && !(event.target.type === "number" && /^[a-z?]$/i.test(event.key))) {
       if (event.key === "Escape") event.target.blur();
       if (event.key === "Enter" && event.target.id === "relabel-name") { event.target.blur(); press("relabel-claim"); }
       return;

@@ -36,9 +36,10 @@
         : { spans: this.buildSpans, text: this.buildText, corrected_answer: this.buildCorrected, tags: this.buildTags }[field.type];
       field.element = build.call(this, field);
       field.element.addEventListener("focusin", () => this.makeCurrent(field.place));
+      field.element.addEventListener("input", () => this.unmark(field));
       field.element.addEventListener("pointerdown", () => this.makeCurrent(field.place));
       field.element.dataset.field = field.name;
-      field.error = make("p", { class: "field-error", id: field.id + "-error", hidden: true });
+      field.error = make("p", { class: "field-error", role: "alert", hidden: true });
       field.element.append(field.error);
       return field.element;
     }

@@ -23,6 +23,7 @@ from dashboard.pages import (
     relabel_case,
     relabel_desk,
     relabel_export,
+    relabel_idle,
     relabel_panel,
     relabel_queue,
     relabel_rules,
@@ -144,7 +145,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             if counts.get(state) or state is CaseState.OPEN
         ]
         disputes = tab == relabel_desk.DISPUTES
-        idle = relabel_desk.idle_view(console, view, disputes=disputes, finished=False)
+        idle = relabel_idle.idle_view(console, view, disputes=disputes, finished=False)
         return badges if view.endpoint else [], idle if held is None else no_update
 
     callbacks.server(

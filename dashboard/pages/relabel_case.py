@@ -20,6 +20,8 @@ from relabel.case import Alternative, Case, CaseState, Reason
 from relabel.label import ANSWER
 from relabel.label_schema import FieldType, LabelSchema
 
+_LONG = 8
+_LAST = 4
 _SOURCES = {"shadow": "shadow answer", "regenerated": "regenerated answer", "uploaded": "uploaded answer"}
 STATE_TONES = {
     CaseState.OPEN: "accent",
@@ -82,7 +84,7 @@ def case_view(
             comments(case) if case.comments else None,
             labels_compared(case, schema, annotator) if is_adjudication else None,
             _loose_surface(places[None]) if None in places else None,
-            transcript(
+            *_conversation(
                 [turn for turn in turns if not (compares and turn.is_answer)],
                 {place: _surface(number) for place, (number, _) in places.items() if place is not None},
             ),
@@ -94,6 +96,26 @@ def case_view(
         key=f"case-{serial}",
         **{"data-serial": str(serial)},
     )
+
+
+def _conversation(turns: Sequence[Turn], texts: Mapping[int, Element]) -> list[Element]:
+    """The messages; of a long conversation the beginning is folded, so that the answer is on the screen. It stays unfolded
+    where parts of it are to be marked.
+    """
+    if len(turns) <= _LONG:
+        return [transcript(turns, texts)]
+    cut = len(turns) - _LAST
+    earlier, later = (
+        {place: text for place, text in texts.items() if (place < cut) is side} for side in (True, False)
+    )
+    return [
+        html.Details(
+            [html.Summary(f"{cut} earlier messages"), transcript(turns[:cut], earlier)],
+            open=bool(earlier),
+            className="earlier",
+        ),
+        transcript(turns[cut:], {place - cut: text for place, text in later.items()}),
+    ]
 
 
 def _request_link(case: Case) -> Element:

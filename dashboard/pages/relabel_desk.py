@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import Input, Output, State, dcc, html
+from dash import Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
-from dashboard import formats, label_form
+from dashboard import label_form
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
-from dashboard.elements import Element, empty, icon, key, problem_slot
-from dashboard.pages import relabel_case
-from dashboard.view import View
+from dashboard.elements import Element, icon, key, problem_slot
+from dashboard.pages import relabel_case, relabel_idle
 from relabel.case import Case, CaseState
 from relabel.label import Value
 from relabel.label_schema import FieldType, LabelSchema
@@ -146,14 +145,14 @@ def register(callbacks: Callbacks, console: Console) -> None:
                 raise Invalid("no case is claimed", fix="Press N to claim the next one.")
             done = _finish(console, action, annotator, held, command)
             disputes = bool(held.get("adjudication"))
-            if action == "submit":
+            if action in ("submit", "skip"):
                 labeled = [*labeled, int(held["id"])][-_MOST_UNDO:]
         if case is None and action != "release":
             claim = queue.claim_dispute if disputes else queue.claim
             case = claim(annotator, view.endpoint or None)
         common = (done, changed + 1, labeled, not labeled, None)
         if case is None:
-            idle = idle_view(console, view, disputes=disputes, finished=action != "release")
+            idle = relabel_idle.idle_view(console, view, disputes=disputes, finished=action != "release")
             return idle, None, "bench idle", None, *common
         schema = console.schema(case.endpoint, case.schema_version)
         return (
@@ -240,7 +239,9 @@ def named(name: object) -> str:
     """Who sits here. Raises :class:`~servelens.errors.Invalid` when no name is given."""
     words = str(name or "").strip()
     if not words:
-        raise Invalid("your name is missing", fix="Enter it above; others see who labeled what.")
+        raise Invalid(
+            "your name is missing", fix="Enter it at the top of the page; others see who labeled what."
+        )
     return words
 
 
@@ -284,7 +285,7 @@ def _undo(
     """Take the last label back; what it said is in the form again."""
     queue = console.services.queue
     if not labeled:
-        raise Invalid("nothing has been labeled here that could be taken back")
+        raise Invalid("nothing has been labeled on this page that could be taken back")
     case_id = labeled.pop()
     before = queue.get(case_id, annotator)
     own = next((given for given in before.labels if given.annotator == annotator), None)
@@ -369,59 +370,4 @@ def _guidelines(schema: LabelSchema) -> Element | None:
         [html.Summary("Guidelines"), html.Div(schema.guidelines, className="plain")],
         className="small",
         open=True,
-    )
-
-
-def idle_view(console: Console, view: View, *, disputes: bool, finished: bool) -> Element:
-    """What to do next while no case is claimed; ``finished``: the annotator has just done the last one."""
-    counts = console.services.queue.counts(view.endpoint).get(view.endpoint, {}) if view.endpoint else {}
-    total = sum(int(number) for number in counts.values())
-    if disputes and total:
-        waiting = counts.get(CaseState.DISPUTED, 0)
-        if waiting:
-            return empty(
-                "relabel",
-                f"{formats.plural(waiting, 'dispute')} {'waits' if waiting == 1 else 'wait'} for a decision",
-                html.P(
-                    [key("N"), " claims the next one. You see what everybody said, and your answer counts."]
-                ),
-            )
-        return empty("check", "Nobody disagrees", html.P("Cases show here when their labels differ."))
-    waiting = counts.get(CaseState.OPEN, 0)
-    if waiting and not finished:
-        return empty(
-            "relabel",
-            f"{formats.plural(waiting, 'case')} {'waits' if waiting == 1 else 'wait'} for a judgement",
-            html.P(
-                [
-                    key("N"),
-                    " claims the next one. It is yours for 15 minutes at a time while this page is open.",
-                ]
-            ),
-        )
-    if waiting:
-        return empty(
-            "check",
-            "You have done your part",
-            html.P(
-                f"{formats.plural(waiting, 'case')} still wait, but for somebody else: you have seen them."
-            ),
-        )
-    if total:
-        return empty(
-            "check",
-            "The queue is empty" if finished else "Nothing is waiting",
-            html.P("Export the labels, or come back later: new cases show here when a rule finds them."),
-        )
-    return empty(
-        "inbox",
-        "No case has been flagged",
-        html.P(
-            [
-                "Rules make cases of records: a score past a threshold, bad feedback, a random sample. They are under ",
-                html.Code("relabel"),
-                " in servelens.yaml; scores come from the evaluators.",
-            ]
-        ),
-        [dcc.Link("See the scores", href="/quality", className="button")],
     )

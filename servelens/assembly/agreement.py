@@ -283,12 +283,7 @@ def _threshold(
         )
     if above is None and below is None:
         for rule in settings.relabel.rules:
-            is_its = (rule.kind, rule.endpoint, rule.evaluator, rule.target) == (
-                "score",
-                endpoint,
-                evaluator,
-                target,
-            )
+            is_its = (rule.endpoint, rule.evaluator, rule.target) == (endpoint, evaluator, target)
             if is_its and (rule.above is not None or rule.below is not None):
                 above, below = rule.above, rule.below
                 break

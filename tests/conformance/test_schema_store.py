@@ -66,14 +66,13 @@ def test_versions_grow_and_stay(store: SchemaStore, database: Database, clock: M
     assert store.current("code") == default_schema()
 
 
-@pytest.mark.parametrize("version", [-1, 3, 2**40])
-def test_a_version_that_nobody_made_is_missing(store: SchemaStore, version: int) -> None:
+def test_a_version_that_nobody_made_is_missing(store: SchemaStore) -> None:
     store.put("chat", asks("a"), by="ann")
-    with pytest.raises(Missing) as caught:
-        store.version("chat", version)
-    assert "Use 0 to 1." in str(caught.value)
-    with pytest.raises(Missing, match="It has only the default one, 0"):
-        store.version("code", version)
+    for version in (-1, 3, 2**40):
+        with pytest.raises(Missing, match="Use 0 to 1"):
+            store.version("chat", version)
+        with pytest.raises(Missing, match="It has only the default one, 0"):
+            store.version("code", version)
 
 
 def test_the_same_again_makes_no_version(store: SchemaStore) -> None:
