@@ -26,10 +26,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from relabel.export.openai_chat_export import OpenAIChatExport
 from sqlalchemy import delete, insert, text, update
 
 from relabel.case import CaseState
+from relabel.export.export import Export
+from relabel.export.query import ExportQuery
 from relabel.label import Label, Rating
 from relabel.label_schema import LabelSchema, default_schema
 from relabel.models import (
@@ -132,8 +133,8 @@ def _measured(database: Database, arguments: argparse.Namespace) -> dict[str, An
     run_ahead(database, arguments.cases, 1)
     vacuum(database)
     began = time.monotonic()
-    export = OpenAIChatExport(database)
-    size = sum(len(chunk) for chunk in export)
+    export = Export(database, ExportQuery())
+    size = sum(len(each.line) for chunk in export for examples in chunk.values() for each in examples)
     results["export_s"] = round(time.monotonic() - began, 2)
     print(f"export: {export.summary.written:,} examples, {size / 1e6:.0f} MB in {results['export_s']} s")
     return results

@@ -364,8 +364,11 @@ class CaseQueue:
         def work(
             session: Session, row: CaseRow, claim: ClaimRow | None, name: str, schemas: SchemasOfCall
         ) -> None:
-            has_labeled = claim is not None and claim.state is ClaimState.LABELED
-            if claim is not None and has_labeled and _says_so(session, claim, read(row, claim, schemas)):
+            if (
+                claim is not None
+                and claim.state is ClaimState.LABELED
+                and read_label_of(session, claim) == read(row, claim, schemas)
+            ):
                 return
             held = answering.check_held(row, claim, name, version)
             answering.give_label(session, schemas, row, held, read(row, held, schemas), now)
@@ -390,10 +393,6 @@ class CaseQueue:
             return read_case(session, row, name, None if is_gone else claim)
 
         return self._schemas.run(self._database, locked)
-
-
-def _says_so(session: Session, claim: ClaimRow, label: Label) -> bool:
-    return read_label_of(session, claim) == label
 
 
 def _named(name: str, field: str) -> str:

@@ -1,7 +1,7 @@
 """A fine-tuning step on exported labels: ``python -m tests.integration.fine_tune DATA MODEL OUTPUT``.
 
-A process of its own, as training is, so that its memory is given back. ``DATA`` is JSONL with ``messages``; the last line
-printed is one JSON object with the loss before and after.
+A process of its own, as training is, so that its memory is given back. ``DATA`` is JSONL as TRL reads it (``messages``, or
+``prompt`` and ``completion``); the last line printed is one JSON object with the loss before and after.
 """
 
 from __future__ import annotations

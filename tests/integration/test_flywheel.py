@@ -79,8 +79,10 @@ def test_toxic_traffic_becomes_a_new_challenger(
         console(system, "POST", f"/cases/{case['id']}/label", json=label)
 
     data = tmp_path / "train.jsonl"
-    assert f"{FLAGGED} conversations" in servelens(system, "export", "--output", str(data))
+    servelens(system, "relabel", "export", "--format", "trl_prompt_completion", "--output", str(data))
     assert len(data.read_text().splitlines()) == FLAGGED
+    assert KIND in data.read_text()
+    assert RUDE not in data.read_text()
 
     base, tuned = models_dir / "SmolLM2-135M-Instruct", tmp_path / "assistant-8"
     command = [sys.executable, "-m", "tests.integration.fine_tune", str(data), str(base), str(tuned)]
