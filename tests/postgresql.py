@@ -15,8 +15,13 @@ from pathlib import Path
 
 import psycopg
 
+from servelens.database import Database
+
 MISSING = "no PostgreSQL server on this machine: install it with 'apt install postgresql'"
 _START_TIMEOUT_S = 60.0
+_MIGRATED = "servelens_migrated"
+# Nothing has to outlive the machine: what a process that is killed has committed is there all the same.
+_UNSAFE = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
 
 
 def postgresql_binaries() -> Path | None:
@@ -34,16 +39,37 @@ class PostgresqlServer:
 
     def __init__(self, socket_dir: Path) -> None:
         self.socket_dir = socket_dir
+        self._migrated = False
 
     @contextmanager
     def database_url(self) -> Iterator[str]:
         """The SQLAlchemy address of a new, empty database that goes away at the end."""
+        with self._copy_of("template1") as url:
+            yield url
+
+    @contextmanager
+    def migrated_database_url(self) -> Iterator[str]:
+        """The same with all tables: a copy of one that the real migrations made once for this server."""
+        if not self._migrated:
+            self._administer(f"CREATE DATABASE {_MIGRATED}")
+            database = Database(self._url(_MIGRATED))
+            database.create_tables()
+            database.dispose()  # what somebody is connected to cannot be copied
+            self._migrated = True
+        with self._copy_of(_MIGRATED) as url:
+            yield url
+
+    @contextmanager
+    def _copy_of(self, template: str) -> Iterator[str]:
         name = f"test_{uuid.uuid4().hex}"
-        self._administer(f"CREATE DATABASE {name}")
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
-            yield f"postgresql+psycopg://postgres@/{name}?host={self.socket_dir}"
+            yield self._url(name)
         finally:
             self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _url(self, name: str) -> str:
+        return f"postgresql+psycopg://postgres@/{name}?host={self.socket_dir}"
 
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
@@ -93,7 +119,8 @@ def postgresql_server(binaries: Path) -> Iterator[PostgresqlServer]:
             process = subprocess.Popen(
                 [
                     *(binaries / "postgres", "-D", data, "-k", folder),
-                    *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100"),
+                    *("-c", "listen_addresses=", "-c", "max_connections=100"),
+                    *(part for setting in _UNSAFE for part in ("-c", setting)),
                 ],
                 user=user,
                 group=user,

@@ -36,9 +36,9 @@ from relabel.schema_store import SchemaStore
 from relabel.selection.rule import Rule
 from relabel.selection.selector import Selector
 from servelens.clock import Clock
-from servelens.database import Database
 from tests.browser import filled_labels, filled_quality
 from tests.browser.conversations import PROBE, QUESTIONS, RAMBLES, RUDE
+from tests.new_database import new_database
 
 RELABEL_RULES: Final = (
     Rule("perplexity", above=1500.0, priority=1),
@@ -66,8 +66,7 @@ def build(
     for traffic.
     """
     root.mkdir(parents=True, exist_ok=True)
-    database = Database(f"sqlite:///{root / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(root / "servelens.db")
     names = {name: TableName("servelens", "default", name) for name in ("support-chat", "summaries")}
     catalog = Catalog(str(root / "tables"), names)
     experiment = Experiment(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import relabel.models
 from servelens.database import Database
+from tests.new_database import write_new_database
 from tests.postgresql import MISSING, PostgresqlServer, postgresql_binaries, postgresql_server
-from tests.stored_note import create_notes
 
 assert relabel.models.CaseRow.__tablename__ == "relabel_cases"
 
@@ -27,9 +26,15 @@ def postgresql() -> Iterator[PostgresqlServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a new database."""
-    if request.param == "sqlite":
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a new database without tables."""
+    if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'servelens.db'}"
         return
     with request.getfixturevalue("postgresql").database_url() as url:
@@ -37,11 +42,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture
+def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a new database with all tables."""
+    if backend == "sqlite":
+        write_new_database(tmp_path / "servelens.db")
+        yield f"sqlite:///{tmp_path / 'servelens.db'}"
+        return
+    with request.getfixturevalue("postgresql").migrated_database_url() as url:
+        yield url
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A new database with all tables."""
-    with ExitStack() as stack:
-        opened = Database(database_url)
-        stack.callback(opened.dispose)
-        opened.create_tables()
-        create_notes(opened)
-        yield opened
+    opened = Database(database_url)
+    yield opened
+    opened.dispose()

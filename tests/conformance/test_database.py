@@ -10,7 +10,14 @@ from sqlalchemy import func, select, text, update
 
 from servelens.database import Base, Database
 from servelens.errors import Conflict, Invalid, Unavailable
-from tests.stored_note import Note
+from tests.stored_note import Note, create_notes
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    """A new database with all tables, and one for notes."""
+    create_notes(database)
+    return database
 
 
 def _texts(database: Database) -> list[str]:
@@ -134,8 +141,8 @@ def test_creating_tables_again_changes_nothing(database: Database) -> None:
     assert _texts(database) == ["kept"]
 
 
-def test_tables_are_created_once_by_many_at_the_same_time(database_url: str) -> None:
-    databases = [Database(database_url) for _ in range(6)]
+def test_tables_are_created_once_by_many_at_the_same_time(empty_database_url: str) -> None:
+    databases = [Database(empty_database_url) for _ in range(6)]
     start, errors = threading.Barrier(len(databases)), []
 
     def create(database: Database) -> None:

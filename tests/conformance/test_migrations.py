@@ -48,8 +48,8 @@ DECLARED = [
 
 
 @pytest.fixture
-def empty(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
+def empty(empty_database_url: str) -> Iterator[Database]:
+    opened = Database(empty_database_url)
     yield opened
     opened.dispose()
 
@@ -160,9 +160,9 @@ def test_a_database_that_has_only_some_tables_gets_the_others(empty: Database) -
     assert differences(empty) == []
 
 
-def test_many_may_bring_it_up_at_the_same_time(database_url: str, empty: Database) -> None:
+def test_many_may_bring_it_up_at_the_same_time(empty_database_url: str, empty: Database) -> None:
     load(empty, NAMES[0])
-    databases = [Database(database_url) for _ in range(6)]
+    databases = [Database(empty_database_url) for _ in range(6)]
     start, errors = threading.Barrier(len(databases)), []
 
     def create(database: Database) -> None:

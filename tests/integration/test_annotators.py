@@ -15,6 +15,7 @@ from sqlalchemy import select
 from relabel.case import CaseState, Resolution
 from relabel.models import CaseRow, ClaimRow, ClaimState, DecisionRow, HistoryRow, LabelRow
 from servelens.database import Database
+from tests.new_database import write_new_database
 from tests.postgresql import MISSING, postgresql_binaries, postgresql_server
 from tests.relabel_cases import add_cases, flagged
 
@@ -25,13 +26,14 @@ HERE = Path(__file__).parent
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
+        write_new_database(tmp_path / "servelens.db")
         yield f"sqlite:///{tmp_path / 'servelens.db'}"
         return
     binaries = postgresql_binaries()
     if binaries is None:
         pytest.skip(MISSING)
     with ExitStack() as stack:
-        yield stack.enter_context(stack.enter_context(postgresql_server(binaries)).database_url())
+        yield stack.enter_context(stack.enter_context(postgresql_server(binaries)).migrated_database_url())
 
 
 @contextmanager
@@ -50,7 +52,6 @@ def _console(url: str) -> Iterator[int]:
 def test_twenty_annotators_who_are_killed_at_random_lose_nothing(url: str) -> None:
     database = Database(url)
     try:
-        database.create_tables()
         records = [flagged(number, priority=number % 5) for number in range(CASES)]
         for first in range(0, CASES, 500):
             add_cases(database, records[first : first + 500])

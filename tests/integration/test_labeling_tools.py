@@ -20,6 +20,7 @@ from relabel.label import Rating
 from relabel.label_schema import Texts
 from servelens.database import Database
 from tests.interchange_cases import ANSWER, EVERYTHING, PROMPT, SHADOW, add_rich_cases
+from tests.new_database import new_database
 
 _PYTHON: Final = Path(__file__).parents[2] / ".venv-backends" / "bin" / "python"
 _TEXTS: Final = Texts(PROMPT, ANSWER, (SHADOW,))
@@ -80,8 +81,7 @@ json.dump({"questions": {each.name: type(each).__name__ for each in settings.que
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     add_rich_cases(opened)
     yield opened
     opened.dispose()

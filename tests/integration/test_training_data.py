@@ -24,6 +24,7 @@ from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.labeled_cases import BAD, GOOD, alternative, corrected
 from tests.llama_factory_rules import read_alpaca_file, read_sharegpt_file
+from tests.new_database import new_database
 from tests.openai_chat_rules import read_chat_file
 from tests.openai_preference_rules import read_preference_file
 from tests.relabel_cases import START, add_cases, flagged
@@ -61,8 +62,7 @@ def _with_tools(call: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Cases as people label them: good, bad, corrected, compared, with tools, in several turns."""
-    opened = Database(f"sqlite:///{tmp_path_factory.mktemp('database') / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path_factory.mktemp("database") / "servelens.db")
     several_turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},

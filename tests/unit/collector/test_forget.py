@@ -19,6 +19,7 @@ from collector.record import Record
 from collector.spool import SpoolWriter
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.new_database import new_database
 from tests.unit.collector.maintained import TODAY, WORKER, catalog, records
 from tests.unit.collector.test_feedback import feedback
 
@@ -27,8 +28,7 @@ PERSON = "ada@example.com"
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

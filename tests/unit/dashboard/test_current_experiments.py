@@ -10,14 +10,13 @@ from dashboard.services import ConsoleServices
 from experiments.experiment import Variant
 from experiments.lifecycle import Lifecycle
 from servelens.clock import ManualClock
-from servelens.database import Database
+from tests.new_database import new_database
 from tests.unit.experiments.records import experiment
 
 
 def test_the_list_follows_the_database_and_stays_while_it_is_away(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 5, 1, tzinfo=UTC))
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     lifecycle = Lifecycle(database, clock)
     current = CurrentExperiments(lifecycle, clock)
 

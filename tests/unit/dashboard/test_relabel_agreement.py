@@ -20,13 +20,13 @@ from evaluators.agreement.report import agreement
 from relabel.agreement.report import people_agreement
 from servelens.database import Database
 from servelens.errors import Missing
+from tests.new_database import new_database
 from tests.unit.relabel.agreement.labeled_cases import RICH, Kept, labels, make_gold, store
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

@@ -10,14 +10,13 @@ import pytest
 from collector.catalog import EndpointTables
 from evaluators.runs.run_history import RunHistory
 from servelens.clock import ManualClock
-from servelens.database import Database
+from tests.new_database import new_database
 from tests.unit.evaluators.inference_rows import endpoint_tables
 
 
 @pytest.fixture
 def history(tmp_path: Path, clock: ManualClock) -> Iterator[RunHistory]:
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
+    database = new_database(tmp_path / "history.db")
     yield RunHistory(database, clock)
     database.dispose()
 

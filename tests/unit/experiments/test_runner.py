@@ -28,8 +28,8 @@ from experiments.rollout.webhooks import Webhooks
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Unavailable
+from tests.new_database import new_database
 from tests.unit.experiments.records import START, experiment, payload, payload_frame
 
 CANARY = experiment(
@@ -60,8 +60,7 @@ class Round:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = ManualClock(START + timedelta(hours=1))
-        self.database = Database(f"sqlite:///{folder / 'servelens.db'}")
-        self.database.create_tables()
+        self.database = new_database(folder / "servelens.db")
         names = {name: TableName("main", "default", name) for name in ("chat", "summaries")}
         self.catalog = Catalog(str(folder / "tables"), names)
         self.lifecycle = Lifecycle(self.database, self.clock)

@@ -11,8 +11,8 @@ import pytest
 from experiments.experiment import Variant
 from experiments.store import ExperimentStore
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Conflict, Missing
+from tests.new_database import new_database
 from tests.unit.experiments.records import START, experiment
 
 
@@ -23,8 +23,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: ManualClock) -> Iterator[ExperimentStore]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     yield ExperimentStore(database, clock)
     database.dispose()
 

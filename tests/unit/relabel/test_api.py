@@ -19,14 +19,14 @@ from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import ServelensError
+from tests.new_database import new_database
 from tests.openai_chat_rules import read_chat_file
 from tests.relabel_cases import START, add_cases, flagged, score_reason
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

@@ -22,14 +22,14 @@ from relabel.api.exports import router
 from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.labeled_cases import BAD, GOOD, add_labeled, add_many, corrected
+from tests.new_database import new_database
 from tests.openai_preference_rules import read_preference_file
 from tests.relabel_cases import START
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

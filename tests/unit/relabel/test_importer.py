@@ -18,17 +18,16 @@ from relabel.interchange.tools import TOOLS, ToolName
 from relabel.label_schema import Field, FieldType, LabelSchema, default_schema
 from relabel.models import ImportRow, LabelRow
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Invalid
 from tests.interchange_cases import FixedSchemas, origin
 from tests.interchange_imports import Imports, outcomes, rated, task
+from tests.new_database import new_database
 from tests.relabel_cases import START, add_cases, flagged
 
 
 @pytest.fixture
 def imports(tmp_path: Path) -> Iterator[Imports]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     add_cases(database, [flagged(number) for number in range(1, 5)])
     yield Imports(database, ManualClock(START + timedelta(hours=1)))
     database.dispose()

@@ -21,13 +21,13 @@ from servelens.database import Database
 from servelens.errors import ServelensError
 from tests.interchange_cases import FixedSchemas
 from tests.interchange_imports import rated, task
+from tests.new_database import new_database
 from tests.relabel_cases import START, add_cases, flagged
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     add_cases(opened, [flagged(1), flagged(2, priority=3), flagged(3)])
     yield opened
     opened.dispose()

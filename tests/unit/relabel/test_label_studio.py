@@ -17,9 +17,9 @@ from relabel.interchange.task_case import TaskCase, task_cases
 from relabel.interchange.tool import Annotation, Answers, Said
 from relabel.label import Rating
 from relabel.label_schema import Field, FieldType, LabelSchema, Suggestion, Texts, default_schema
-from servelens.database import Database
 from servelens.errors import Invalid
 from tests.interchange_cases import ANSWER, EVERYTHING, PROMPT, SHADOW, add_rich_cases, origin
+from tests.new_database import new_database
 
 TOOL = LabelStudio()
 TEXTS = Texts(PROMPT, ANSWER, (SHADOW,))
@@ -28,8 +28,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 @pytest.fixture
 def case(tmp_path: Path) -> Iterator[TaskCase]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     add_rich_cases(database, range(7, 8))
     yield next(task_cases(database, "chat"))
     database.dispose()

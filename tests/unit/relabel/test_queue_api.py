@@ -16,13 +16,13 @@ from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from tests.label_schemas import Versions
+from tests.new_database import new_database
 from tests.relabel_cases import START, add_cases, flagged
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     add_cases(opened, [flagged(number) for number in range(1, 4)])
     yield opened
     opened.dispose()

@@ -22,6 +22,7 @@ from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Conflict
 from tests.label_schemas import Versions
+from tests.new_database import new_database
 from tests.relabel_cases import START, add_cases, flagged
 
 CASES = 3
@@ -33,8 +34,7 @@ _TEMPLATE: list[Path] = []
 def _template() -> Path:
     if not _TEMPLATE:
         path = Path(tempfile.mkdtemp(prefix="servelens-queue-")) / "empty.db"
-        database = Database(f"sqlite:///{path}")
-        database.create_tables()
+        database = new_database(path)
         add_cases(database, [flagged(number) for number in range(CASES)])
         database.dispose()
         _TEMPLATE.append(path)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import ServelensError
 from tests.backends import Behaviour, OpenAIBackend
+from tests.new_database import new_database
 from tests.relabel_cases import START, add_cases, append_rows, endpoint_tables, flagged, payload_row
 from tests.unit.serving_proxy.running_proxy import eventually, running_proxy, split
 
@@ -46,19 +46,9 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all tables, made once: that takes longer than most tests here."""
-    file = tmp_path_factory.mktemp("empty") / "servelens.db"
-    opened = Database(f"sqlite:///{file}")
-    opened.create_tables()
-    opened.dispose()
-    return file
-
-
 @pytest.fixture
-def database(empty: Path, tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{shutil.copy(empty, tmp_path)}")
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

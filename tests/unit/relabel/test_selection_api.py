@@ -19,13 +19,13 @@ from relabel.selection.rule_days import RuleDays
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import ServelensError
+from tests.new_database import new_database
 from tests.relabel_cases import START, append_rows, payload_row
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

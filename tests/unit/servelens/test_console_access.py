@@ -11,15 +11,14 @@ import pytest
 from fastapi import FastAPI, Request
 
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.keys.console_access import ConsoleAccess, needed
 from servelens.keys.store import KeyStore
+from tests.new_database import new_database
 
 
 async def test_the_name_of_the_key_goes_with_the_request(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 5, 1, tzinfo=UTC))
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     store = KeyStore(database, clock)
     app = FastAPI()
 

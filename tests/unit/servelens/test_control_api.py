@@ -27,6 +27,7 @@ from serving_proxy.app import listen
 from serving_proxy.authentication import Requester
 from serving_proxy.publication import Published
 from serving_proxy.routing import Snapshot
+from tests.new_database import new_database
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, routes
 
 BASE = "/api/2.0/serving-endpoints"
@@ -88,8 +89,7 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with httpx.Client(base_url=url) as client:

@@ -18,16 +18,15 @@ from servelens.control.endpoint_requests import (
 )
 from servelens.control.store import EndpointStore
 from servelens.control.stored_settings import to_json
-from servelens.database import Database
 from servelens.errors import Invalid
 from servelens.secret_references import MASK
+from tests.new_database import new_database
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, routes, stored
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[EndpointStore]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     yield EndpointStore(database, SystemClock())
     database.dispose()
 

@@ -32,6 +32,7 @@ from servelens.settings import Settings
 from servelens.settings_file import load_settings
 from serving_proxy.authentication import NO_KEYS, Keys
 from serving_proxy.routing import Identity, Snapshot, choose_served_entity
+from tests.new_database import new_database
 from tests.unit.servelens.control_settings import REFERENCE, backend, openai_model, settings
 
 
@@ -92,8 +93,7 @@ def block(name: str, *entities: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     worker = Worker(tmp_path / "servelens.yaml", database, ManualClock(datetime(2026, 5, 1, tzinfo=UTC)))
     worker.write(block("chat"))
     yield worker

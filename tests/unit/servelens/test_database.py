@@ -14,6 +14,7 @@ from sqlalchemy import inspect, select, text
 
 from servelens.database import Database
 from servelens.errors import Invalid, Unavailable
+from tests.new_database import new_database
 from tests.stored_note import Note, create_notes
 
 
@@ -24,8 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{path}")
-    opened.create_tables()
+    opened = new_database(path)
     create_notes(opened)
     yield opened
     opened.dispose()

@@ -19,9 +19,9 @@ from evaluators.runs.run_history import RunHistory
 from servelens.assembly.tables import build_catalog
 from servelens.cli import cli
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Invalid, Missing
 from servelens.settings_file import load_settings
+from tests.new_database import new_database
 from tests.unit.evaluators.inference_rows import payload_rows
 from tests.unit.servelens.control_settings import backend
 
@@ -51,8 +51,7 @@ def tables(config: Path, tmp_path: Path) -> EndpointTables:
         durations = (generator.normal(300, 40, size=120) + slower).astype(int).tolist()
         tables.payload.append(payload_rows(120, start, execution_duration_ms=durations))
     clock = ManualClock(NOON + timedelta(minutes=5))
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
+    database = new_database(tmp_path / "history.db")
     history = RunHistory(database, clock)
     DriftRunner(tables, "chat", history, clock, granularity=HOUR).run()
     database.dispose()

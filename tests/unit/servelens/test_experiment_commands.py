@@ -27,6 +27,7 @@ from servelens.control.store import EndpointStore
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid, Missing
 from servelens.settings_file import load_settings
+from tests.new_database import create_tables_of
 from tests.unit.servelens.control_settings import backend, routes
 
 BLOCK: dict[str, Any] = {
@@ -81,7 +82,7 @@ def write(config: Path, **more: Any) -> None:
 def installation(tmp_path: Path) -> Iterator[Installation]:
     write(tmp_path / "servelens.yaml")
     database = build_database(load_settings(tmp_path / "servelens.yaml"))
-    database.create_tables()
+    create_tables_of(database)
     yield Installation(tmp_path, database)
     database.dispose()
 

@@ -19,6 +19,7 @@ from servelens.database import Database
 from servelens.errors import Invalid, Missing
 from servelens.settings_file import load_settings
 from tests.interchange_imports import rated, task
+from tests.new_database import create_tables_of
 from tests.relabel_cases import add_cases, flagged
 from tests.unit.servelens.control_settings import backend
 
@@ -35,7 +36,7 @@ def config(tmp_path: Path) -> Path:
 def database(config: Path) -> Iterator[Database]:
     (config.parent / "data").mkdir()
     opened = build_database(load_settings(config))
-    opened.create_tables()
+    create_tables_of(opened)
     add_cases(opened, [flagged(1), flagged(2)])
     yield opened
     opened.dispose()

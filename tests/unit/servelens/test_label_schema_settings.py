@@ -10,9 +10,9 @@ import yaml
 from relabel.label_schema import FieldType
 from servelens.assembly.label_schemas import open_schema_store
 from servelens.clock import SystemClock
-from servelens.database import Database
 from servelens.settings import Settings
 from servelens.settings_file import load_settings
+from tests.new_database import new_database
 from tests.unit.servelens.control_settings import backend
 
 RATING: dict[str, Any] = {"name": "rating", "type": "rating", "scale": 5, "good_from": 4}
@@ -29,9 +29,8 @@ def written(folder: Path, *schemas: dict[str, Any], **environment: str) -> Setti
 def test_the_schemas_of_the_file_are_what_annotators_are_asked(tmp_path: Path) -> None:
     schema = {"endpoint": "chat", "annotators": "${PEOPLE}", "fields": [RATING]}
     settings = written(tmp_path, schema, PEOPLE="3")
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
+    database = new_database(tmp_path / "servelens.db")
     try:
-        database.create_tables()
         store = open_schema_store(settings, database, SystemClock())
         current = store.current("chat")
         assert (current.version, current.annotators) == (1, 3)

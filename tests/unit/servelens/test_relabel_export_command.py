@@ -17,6 +17,7 @@ from servelens.database import Database
 from servelens.errors import Invalid, Missing, ServelensError
 from servelens.settings_file import load_settings
 from tests.labeled_cases import add_many
+from tests.new_database import create_tables_of
 from tests.openai_chat_rules import read_chat_file
 from tests.unit.servelens.control_settings import backend, routes
 
@@ -31,7 +32,7 @@ class Installation:
         content = {"data_dir": str(folder / "data"), "endpoints": [{"name": "chat", "config": split}]}
         self.config.write_text(yaml.safe_dump(content))
         self.database: Database = build_database(load_settings(self.config))
-        self.database.create_tables()
+        create_tables_of(self.database)
         add_many(self.database, 30)
 
     def run(self, *arguments: str) -> Result:

@@ -19,6 +19,7 @@ from evaluators.alerts.store import AlertStore
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import ServelensError
+from tests.new_database import new_database
 from tests.unit.evaluators.alerts.rules import START, breached, clear, rule
 
 RULES = (rule(name="quiet", endpoint="other"), rule(sliced=True, severity="critical"))
@@ -31,8 +32,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

@@ -22,6 +22,7 @@ from evaluators.alerts.silences import Silences
 from evaluators.alerts.store import AlertStore
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.new_database import new_database
 from tests.unit.evaluators.alerts.receivers import HttpSink, http_sink
 from tests.unit.evaluators.alerts.rules import START, breached, clear, no_data, rule
 
@@ -31,8 +32,7 @@ ROOT = Path(__file__).resolve().parents[4]
 class Scene:
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock(START)
-        self.database = Database(f"sqlite:///{folder}/alerts.db")
-        self.database.create_tables()
+        self.database = new_database(folder / "alerts.db")
         self.store = AlertStore(self.database, self.clock)
         self.silences = Silences(self.database, self.clock)
         self.overview = AlertOverview(self.database, self.clock)

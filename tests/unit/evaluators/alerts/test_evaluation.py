@@ -24,8 +24,8 @@ from evaluators.alerts.rule import (
 )
 from evaluators.alerts.store import AlertStore
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Unavailable
+from tests.new_database import new_database
 from tests.unit.evaluators.alerts.rules import START, rule
 from tests.unit.evaluators.inference_rows import endpoint_tables, payload_rows, score_rows
 
@@ -40,8 +40,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = ManualClock(START)
-        self.database = Database(f"sqlite:///{folder}/alerts.db")
-        self.database.create_tables()
+        self.database = new_database(folder / "alerts.db")
         self.store = AlertStore(self.database, self.clock)
         self.overview = AlertOverview(self.database, self.clock)
         self.tables: EndpointTables = endpoint_tables(folder / "tables")

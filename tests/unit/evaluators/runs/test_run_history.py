@@ -9,6 +9,7 @@ import pytest
 from evaluators.runs.run_history import EvaluationRun, RunHistory
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.new_database import new_database
 
 START = datetime(2026, 3, 4, 10, tzinfo=UTC)
 
@@ -20,8 +21,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
+    database = new_database(tmp_path / "history.db")
     yield database
     database.dispose()
 

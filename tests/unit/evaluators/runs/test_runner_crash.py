@@ -18,7 +18,7 @@ import pytest
 from collector.table import Table
 from evaluators.runs.run_history import RunHistory
 from servelens.clock import SystemClock
-from servelens.database import Database
+from tests.new_database import new_database
 from tests.unit.evaluators.inference_rows import endpoint_tables, payload_rows
 from tests.unit.evaluators.workers import misbehaving
 
@@ -79,8 +79,7 @@ def test_killed_at_any_moment_a_run_neither_loses_nor_doubles_a_score(
         monkeypatch.setattr(sys, "path", list(sys.path))
         misbehaving.install(tmp_path / "site")
     kills, commits_made = (KILLS_ISOLATED, COMMITS_ISOLATED) if isolated else (KILLS, COMMITS)
-    database = Database(f"sqlite:///{tmp_path}/history.db")
-    database.create_tables()
+    database = new_database(tmp_path / "history.db")
     tables = endpoint_tables(tmp_path)
     chance = random.Random(1729)
     with scoring_server(tmp_path, *site) as server:

@@ -20,8 +20,8 @@ from experiments.experiment import Experiment, Variant
 from experiments.report import Report
 from experiments.store import ExperimentStore
 from servelens.clock import ManualClock
-from servelens.database import Database
 from servelens.errors import Conflict, Unavailable
+from tests.new_database import new_database
 from tests.unit.experiments.records import (
     CHAMPION,
     START,
@@ -39,8 +39,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock(START + timedelta(days=2))
-        self.database = Database(f"sqlite:///{folder / 'servelens.db'}")
-        self.database.create_tables()
+        self.database = new_database(folder / "servelens.db")
         self.tables: EndpointTables = tables(folder / "tables")
         self.store = ExperimentStore(self.database, self.clock)
         self.analyzer = Analyzer(self.tables, self.store, self.clock)

@@ -21,14 +21,14 @@ from experiments.measurement.measure import Measurements
 from experiments.report import Report
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.new_database import new_database
 
 ERRORS, SLOW, EQUAL, BETTER, SILENT = SCENARIOS
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     yield database
     database.dispose()
 
@@ -56,8 +56,7 @@ def test_bad_canaries_are_taken_back_and_others_are_not(
 
 def test_a_run_can_be_repeated(database: Database, tmp_path: Path) -> None:
     first = simulate(database, SLOW, 3, 1)
-    other = Database(f"sqlite:///{tmp_path / 'other.db'}")
-    other.create_tables()
+    other = new_database(tmp_path / "other.db")
     assert simulate(other, SLOW, 3, 1) == first
     other.dispose()
 

@@ -20,6 +20,7 @@ from experiments.store import ExperimentStore
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid, Missing
+from tests.new_database import new_database
 from tests.unit.experiments.records import START, experiment
 from tests.unit.experiments.rollout.canary import (
     RAMP,
@@ -129,8 +130,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    database = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    database.create_tables()
+    database = new_database(tmp_path / "servelens.db")
     yield Scene(database)
     database.dispose()
 

@@ -15,14 +15,14 @@ from relabel.api.agreement import router
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Invalid, Unavailable
+from tests.new_database import new_database
 from tests.relabel_cases import START
 from tests.unit.relabel.agreement.labeled_cases import decide, label, labels, store
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 

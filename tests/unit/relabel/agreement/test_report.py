@@ -18,6 +18,7 @@ from relabel.label_schema import Field, FieldType, LabelSchema
 from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.new_database import new_database
 from tests.relabel_cases import START
 from tests.unit.relabel.agreement.labeled_cases import (
     RICH,
@@ -33,8 +34,7 @@ from tests.unit.relabel.agreement.labeled_cases import (
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'servelens.db'}")
-    opened.create_tables()
+    opened = new_database(tmp_path / "servelens.db")
     yield opened
     opened.dispose()
 
