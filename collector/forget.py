@@ -25,18 +25,28 @@ logger = logging.getLogger(__name__)
 Also = Callable[[str, Sequence[str]], Mapping[str, int]]
 """Deletes what hangs on records of an endpoint elsewhere; how many rows of what."""
 
+Elsewhere = Callable[[str, Sequence[str]], Sequence[str]]
+"""The ids of an endpoint's records of these units that something else has kept, though their table may not have them."""
+
 _ID: Final = "databricks_request_id"
 
 
 class Forgetting:
     """Deletes records, their scores, embeddings, feedback and exported labels; ``also`` deletes what other parts keep of
-    them.
+    them, and ``elsewhere`` tells of which records these know that retention has deleted.
     """
 
-    def __init__(self, records: ForgottenRecords, clock: Clock, also: Also) -> None:
+    def __init__(
+        self,
+        records: ForgottenRecords,
+        clock: Clock,
+        also: Also,
+        elsewhere: Elsewhere = lambda endpoint, units: (),
+    ) -> None:
         self._records = records
         self._clock = clock
         self._also = also
+        self._elsewhere = elsewhere
 
     def forget(
         self,
@@ -53,7 +63,7 @@ class Forgetting:
         then is deleted by the next :meth:`sweep`.
         """
         names = list(units)
-        ids = _request_ids(tables.payload, names)
+        ids = sorted({*_request_ids(tables.payload, names), *self._elsewhere(endpoint, names)})
         self._records.add(endpoint, ids)
         moving = 0
         if unmatched is not None and unmatched.uri != tables.feedback.uri:

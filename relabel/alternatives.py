@@ -116,7 +116,7 @@ class Alternatives:
             if row is None:
                 raise _no_case(case_id)
             known = [Alternative(**each) for each in row.alternatives or ()]
-            new = _new(row, known, alternatives)
+            new = new_answers(row.messages, row.answered, known, alternatives)
             if new:
                 self._check_open(session, row, annotator)
                 if len(known) + len(new) > MAX_ALTERNATIVES:
@@ -214,6 +214,27 @@ def shadow_answers(
     return found
 
 
+def new_answers(
+    messages: Sequence[Mapping[str, Any]],
+    is_answered: bool,
+    known: Iterable[Alternative],
+    offered: Iterable[Alternative],
+) -> list[Alternative]:
+    """Of those ``offered`` each once that says something else than the ``known`` ones and, if it ``is_answered``, the answer that
+    ends the conversation ``messages``.
+    """
+    said = {_canonical(each.message) for each in known}
+    if is_answered:
+        said.add(_canonical(messages[-1]))
+    new: list[Alternative] = []
+    for each in offered:
+        words = _canonical(each.message)
+        if words not in said:
+            said.add(words)
+            new.append(each)
+    return new
+
+
 def uploaded(text: str, *, served_entity: str | None = None, model: str | None = None) -> Alternative:
     """An answer that somebody brings. Raises :class:`~servelens.errors.Invalid` that names the field."""
     check_text(text, "text", MAX_CORRECTED_ANSWER_LENGTH)
@@ -276,19 +297,6 @@ def preferred(case: Case, annotator: str, key: str) -> str:
             return each.id
     keys = ", ".join([*(each.key for each in shown), TIE])
     raise Invalid(f"there is no answer {key!r}"[:200], field="preferred", fix=f"Use one of: {keys}.")
-
-
-def _new(row: CaseRow, known: Sequence[Alternative], offered: Iterable[Alternative]) -> list[Alternative]:
-    said = {_canonical(each.message) for each in known}
-    if row.answered:
-        said.add(_canonical(row.messages[-1]))
-    new: list[Alternative] = []
-    for each in offered:
-        words = _canonical(each.message)
-        if words not in said:
-            said.add(words)
-            new.append(each)
-    return new
 
 
 def _canonical(message: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Cases about records that are to be forgotten leave the queue, with their labels and their history.
 
 Invariant: a case stays while another record has the same content, and is then that record's. The text is the other's
-as well, and so is the label.
+as well, and so is the label; whose the first record was is not kept. A record that only says
+nearly the same cannot take a case over: it leaves with it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ def forget_records(database: Database, endpoint: str, request_ids: Sequence[str]
     return gone
 
 
+def records_of(database: Database, endpoint: str, units: Sequence[str]) -> list[str]:
+    """The records of ``units`` that cases are made of; their cases outlive what the inference table keeps. Raises what sessions
+    raise.
+    """
+    wanted = select(CaseRow.databricks_request_id).where(
+        CaseRow.endpoint == endpoint, CaseRow.unit.in_(list(units))
+    )
+    with database.session(read_only=True) as session:
+        return sorted(session.scalars(wanted))
+
+
 def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tuple[int, int]:
     ours = (OccurrenceRow.endpoint == endpoint, OccurrenceRow.databricks_request_id.in_(request_ids))
     session.execute(
@@ -57,7 +69,7 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
     for case in cases:
         other = session.scalar(
             select(OccurrenceRow)
-            .where(OccurrenceRow.case_id == case.id)
+            .where(OccurrenceRow.case_id == case.id, OccurrenceRow.similarity.is_(None))
             .order_by(OccurrenceRow.request_time, OccurrenceRow.databricks_request_id)
             .limit(1)
         )
@@ -72,11 +84,13 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
         )
         if case.databricks_request_id in request_ids:
             case.databricks_request_id, case.request_time = other.databricks_request_id, other.request_time
+            # Whose the other one is has not been kept.
+            case.unit = case.session = None
     theirs = select(LabelRow.id).where(LabelRow.case_id.in_(left))
     session.execute(delete(ImportRow).where(ImportRow.label_id.in_(theirs)))
     session.execute(delete(DecisionRow).where(DecisionRow.case_id.in_(left)))
     labels = session.scalars(delete(LabelRow).where(LabelRow.case_id.in_(left)).returning(LabelRow.id)).all()
-    for row in (ReasonRow, HistoryRow, ClaimRow, CommentRow, VectorRow):
+    for row in (OccurrenceRow, ReasonRow, HistoryRow, ClaimRow, CommentRow, VectorRow):
         session.execute(delete(row).where(row.case_id.in_(left)))
     session.execute(delete(CaseRow).where(CaseRow.id.in_(left)))
     return len(left), len(labels)

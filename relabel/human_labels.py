@@ -60,14 +60,13 @@ class HumanLabel:
 @dataclass(frozen=True, slots=True)
 class SampledRecord:
     """A record that the control sample drew with probability ``share``. ``is_near``: its case is that of another record with
-    nearly the same content, whose label it borrows. ``state`` is that of the case.
+    nearly the same content, whose label it borrows.
     """
 
     databricks_request_id: str
     case_id: int
     share: float
     is_near: bool
-    state: CaseState
 
 
 def human_labels(database: Database, endpoint: str, *, rows_at_once: int = _READ) -> Iterator[HumanLabel]:
@@ -98,7 +97,9 @@ def human_labels(database: Database, endpoint: str, *, rows_at_once: int = _READ
 def sampled_records(
     database: Database, endpoint: str, *, rows_at_once: int = _READ
 ) -> Iterator[SampledRecord]:
-    """The control sample of an endpoint, labeled or not, without the records of gold cases; as :func:`human_labels`."""
+    """The control sample of an endpoint, labeled or not; as :func:`human_labels`. Records of gold cases are in it, as some that
+    nobody has labeled: a person chose them, and nothing that depends on a record may take it out of the sample.
+    """
     last = ""
     while True:
         query = (
@@ -107,23 +108,20 @@ def sampled_records(
                 OccurrenceRow.case_id,
                 OccurrenceRow.sampled,
                 OccurrenceRow.similarity,
-                CaseRow.state,
             )
-            .join(CaseRow, CaseRow.id == OccurrenceRow.case_id)
             .where(
                 OccurrenceRow.endpoint == endpoint,
                 OccurrenceRow.sampled.is_not(None),
                 OccurrenceRow.databricks_request_id > last,
-                CaseRow.state != CaseState.GOLD,
             )
             .order_by(OccurrenceRow.databricks_request_id)
             .limit(rows_at_once)
         )
         with database.session(read_only=True) as session:
             rows = session.execute(query).all()
-        for name, case, share, similarity, state in rows:
+        for name, case, share, similarity in rows:
             assert share is not None, "the query leaves these out"
-            yield SampledRecord(name, case, share, similarity is not None, state)
+            yield SampledRecord(name, case, share, similarity is not None)
         if len(rows) < rows_at_once:
             return
         last = rows[-1].databricks_request_id

@@ -98,7 +98,9 @@ class Export:
         return None if self._split is None else self._split.report()
 
     def __iter__(self) -> Iterator[Mapping[Place, list[Example]]]:
-        """Chunks of examples by place. Raises :class:`~servelens.errors.Unavailable` when the database fails on the way."""
+        """Chunks of examples by place, some of them empty. Raises :class:`~servelens.errors.Unavailable` when the database
+        fails on the way.
+        """
         self._begin()
         as_of = self.as_of
         if self.query.split is not None and self._split is None:
@@ -108,8 +110,7 @@ class Export:
             chunk: dict[Place, list[Example]] = {}
             for case in cases:
                 self._add(case, chunk)
-            if chunk:
-                yield chunk
+            yield chunk
 
     def _begin(self) -> None:
         self.cases = 0

@@ -1,7 +1,7 @@
 """What a label says under the name that its schema gives a field.
 
 A rating, tags and a preference have places of their own in a label, whatever the field is called; other answers are kept by
-the name of the field. Names are those of all versions of the schemas, since labels of older versions are exported as well.
+the name of the field. A label is read by the schema that it answered: the same name may be another field elsewhere.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ class FieldWords:
     """The fields that the schemas of ``endpoints`` (none: of all) have ever had."""
 
     def __init__(self, database: Database, endpoints: Sequence[str]) -> None:
-        self._types: dict[str, set[str]] = {}
-        for each in default_schema().fields:
-            self._types.setdefault(each.name, set()).add(each.type)
-        wanted = select(SchemaRow.definition)
+        self._default = {each.name: str(each.type) for each in default_schema().fields}
+        self._types: dict[tuple[str, int], dict[str, str]] = {}
+        wanted = select(SchemaRow.endpoint, SchemaRow.version, SchemaRow.definition)
         if endpoints:
             wanted = wanted.where(SchemaRow.endpoint.in_(endpoints))
         with database.session(read_only=True) as session:
-            for definition in session.scalars(wanted):
-                for field in definition["fields"]:
-                    self._types.setdefault(field["name"], set()).add(field["type"])
+            for endpoint, version, definition in session.execute(wanted):
+                self._types[endpoint, version] = {
+                    field["name"]: field["type"] for field in definition["fields"]
+                }
 
     def check(self, name: str) -> None:
         """Raise :class:`~servelens.errors.Invalid` when no schema has had such a field."""
-        if name not in self._types:
-            known = ", ".join(sorted(self._types))
+        names = {*self._default, *(each for fields in self._types.values() for each in fields)}
+        if name not in names:
+            known = ", ".join(sorted(names))
             raise Invalid(
                 f"no label schema has a field {name!r}"[:200], field="value", fix=f"There are: {known}."
             )
@@ -44,12 +45,17 @@ class FieldWords:
     def of(self, case: LabeledCase, name: str) -> set[str]:
         """What the label can be asked for: an answer, the words of several, the labels of spans."""
         found = _words(case.values.get(name))
-        types = self._types.get(name, ())
-        if FieldType.RATING in types and case.rating is not None:
+        fields = (
+            self._types.get((case.endpoint, case.schema_version), {})
+            if case.schema_version
+            else self._default
+        )
+        kind = fields.get(name)
+        if kind == FieldType.RATING and case.rating is not None:
             found.add(str(case.rating))
-        if FieldType.TAGS in types:
+        if kind == FieldType.TAGS:
             found.update(case.tags)
-        if FieldType.PREFERENCE in types and case.preferred is not None:
+        if kind == FieldType.PREFERENCE and case.preferred is not None:
             found.add(case.preferred)
         return found
 

@@ -60,6 +60,19 @@ def append_labels(database: Database, endpoint: str, table: Table, as_of: int | 
     return Appended(appended, last or 0, table.version())
 
 
+def schema_versions(database: Database, endpoint: str, as_of: int) -> set[int]:
+    """The versions of the label schema that the labels up to ``as_of`` answered. Raises what the database raises."""
+    wanted = (
+        select(LabelRow.schema_version)
+        .distinct()
+        .join(DecisionRow, DecisionRow.label_id == LabelRow.id)
+        .join(CaseRow, CaseRow.id == LabelRow.case_id)
+        .where(CaseRow.endpoint == endpoint, DecisionRow.id <= as_of)
+    )
+    with database.session(read_only=True) as session:
+        return set(session.scalars(wanted))
+
+
 def _decisions(database: Database, endpoint: str, after: int, until: int) -> list[Any]:
     wanted = (
         select(

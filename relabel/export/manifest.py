@@ -6,7 +6,6 @@ programs that wrote them. Label schemas are there with their definitions, for wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,15 +18,22 @@ from relabel.export.export import Export
 from relabel.export.formats.format import Layout
 from relabel.label_schema import default_schema
 from relabel.models import CaseRow, CursorRow, ExportRow, SchemaRow
+from relabel.schema_definition import definition_of
 from servelens.database import Database
 from servelens.errors import Invalid, Missing
 from servelens.identifiers import RequestIds
 
 MANIFEST: Final = "manifest.json"
 FORMAT_VERSION: Final = 1
+_MANIFESTS_AT_ONCE: Final = 10
 
 TableVersions = Callable[[str], Mapping[str, int | None]]
 """The newest versions of an endpoint's Delta tables, by name."""
+
+
+def is_manifest(value: Any) -> bool:
+    """Whether JSON is a manifest of some version."""
+    return isinstance(value, dict) and {"manifest", "query", "files", "cases", "servelens"} <= value.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,14 @@ class Manifests:
         """The newest manifests, the last one first, without the tally of their cases."""
         if not 1 <= limit <= 500:
             raise Invalid(f"{limit} is no number of exports", field="limit", fix="Use 1 to 500.")
-        wanted = select(ExportRow).order_by(ExportRow.created_at.desc(), ExportRow.id.desc()).limit(limit)
+        newest = select(ExportRow.manifest).order_by(ExportRow.created_at.desc(), ExportRow.id.desc())
+        # A few at a time, for the tally of a large export is long.
+        wanted = newest.limit(limit).execution_options(yield_per=_MANIFESTS_AT_ONCE)
         with self.database.session(read_only=True) as session:
-            found = [row.manifest for row in session.scalars(wanted)]
-        return [{name: value for name, value in each.items() if name != "cases"} for each in found]
+            return [
+                {name: value for name, value in each.items() if name != "cases"}
+                for each in session.scalars(wanted)
+            ]
 
     def get(self, export_id: str) -> dict[str, Any]:
         """The whole manifest. Raises :class:`~servelens.errors.Missing`."""
@@ -139,7 +149,7 @@ class Manifests:
                     row.version: row.definition
                     for row in session.scalars(select(SchemaRow).where(SchemaRow.endpoint == endpoint))
                 }
-                kept.setdefault(0, json.loads(json.dumps(asdict(default_schema()))))
+                kept.setdefault(0, definition_of(default_schema()))
                 found[endpoint] = {str(number): kept.get(number) for number in sorted(versions)}
         return found
 

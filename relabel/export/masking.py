@@ -20,7 +20,9 @@ from servelens.personal_data.detector import PersonalData
 from servelens.personal_data.found import Kind
 
 _KEPT: Final = frozenset({"role", "type", "id", "tool_call_id", "source"})
-"""Keys whose values are ours or the protocol's."""
+"""Keys of messages and alternatives whose values are ours or the protocol's."""
+_FILES: Final = frozenset({"url", "file_data"})
+"""Keys of messages whose values may be whole files, as data URLs."""
 
 
 class Masking:
@@ -44,7 +46,7 @@ class Masking:
             corrected_answer=None if case.corrected_answer is None else mask.text(case.corrected_answer),
             comment=None if case.comment is None else mask.text(case.comment),
             tags=[mask.text(tag) for tag in case.tags],
-            values=mask.value(dict(case.values)),
+            values=mask.value(dict(case.values), is_protocol=False),
         )
 
 
@@ -67,18 +69,24 @@ class _OneCase:
                 end = found.end
         return "".join((*parts, text[end:])) if parts else text
 
-    def value(self, value: Any, key: str = "") -> Any:
+    def value(self, value: Any, key: str = "", *, is_protocol: bool = True) -> Any:
+        """JSON without personal data; ``is_protocol`` when the keys are the protocol's, and not somebody's own."""
         if isinstance(value, str):
-            if key in _KEPT or value.startswith("data:"):
+            if is_protocol and (key in _KEPT or (key in _FILES and value.startswith("data:"))):
                 return value
-            return self._arguments(value) if key == "arguments" else self.text(value)
+            return self._arguments(value) if is_protocol and key == "arguments" else self.text(value)
         if isinstance(value, Mapping):
             return {
-                self.text(name): self._number(name, item) if _is_number(item) else self.value(item, name)
+                self.text(name): self._number(name, item)
+                if _is_number(item)
+                else self.value(item, name, is_protocol=is_protocol)
                 for name, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._number(key, item) if _is_number(item) else self.value(item) for item in value]
+            return [
+                self._number(key, item) if _is_number(item) else self.value(item, is_protocol=is_protocol)
+                for item in value
+            ]
         return value
 
     def _arguments(self, text: str) -> str:
@@ -86,7 +94,7 @@ class _OneCase:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return self.text(text)
-        masked = self.value(value)
+        masked = self.value(value, is_protocol=False)
         return text if masked == value else json.dumps(masked, ensure_ascii=False)
 
     def _number(self, key: str, number: float) -> Any:

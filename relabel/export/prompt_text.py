@@ -18,8 +18,18 @@ _SEPARATORS: Final = re.compile(r"[\s.,;:!?…'\"]+")
 
 def prompt_key(messages: Sequence[Message]) -> int:
     """A 64-bit hash of what ``messages`` (without the answer) say; equal for those that differ in such details alone."""
-    said = [f"{message.get('role')} {_SEPARATORS.sub(' ', _text(message)).strip()}" for message in messages]
-    return key_of("\n".join(said).casefold())
+    return turn_keys(messages)[-1] if messages else key_of("")
+
+
+def turn_keys(messages: Sequence[Message]) -> list[int]:
+    """After each of ``messages`` the :func:`prompt_key` of the conversation up to it."""
+    said = blake2b(digest_size=8)
+    keys = []
+    for message in messages:
+        line = f"{message.get('role')} {_SEPARATORS.sub(' ', _text(message)).strip()}\n"
+        said.update(line.casefold().encode("utf-8", "surrogatepass"))
+        keys.append(int.from_bytes(said.copy().digest()))
+    return keys
 
 
 def key_of(text: str) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -37,16 +37,16 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path, sign: str) -> Iterator[Path]:
+def replacing_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """An empty folder to fill, which becomes ``path`` when the block ends well.
 
-    A folder that is there is replaced when it is empty or has a file ``sign``, which says that it is one of ours; otherwise
+    A folder that is there is replaced, with all that is in it, when it is empty or ``is_ours``; otherwise
     :class:`~servelens.errors.Invalid` is raised. Raises :class:`~servelens.errors.Unavailable` as above.
     """
     with _told_apart(path):
         if path.exists() and not path.is_dir():
             raise Invalid(f"{path} is a file", field="output", fix="Name a folder, or one that is not there.")
-        if path.exists() and any(path.iterdir()) and not (path / sign).is_file():
+        if path.exists() and any(path.iterdir()) and not is_ours(path):
             raise Invalid(
                 f"{path} holds something else than an export",
                 field="output",

@@ -1,7 +1,8 @@
 """Makes an export again from its manifest and says what is different.
 
-Only what has left the database since can make a difference: cases of people who were forgotten, labels that were taken
-back, cases that were made gold; or another version of the programs. Each is named.
+Only what has changed beside the decisions can make a difference: cases of people who were forgotten, labels that were taken
+back, cases that were made gold; where the query names rules or reasons, a rule that has found a case since; or another
+version of the programs. Each is named.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy import func, select
 
 from relabel.case import CaseState
 from relabel.export.case_tally import case_ids, changed_blocks
-from relabel.export.manifest import FORMAT_VERSION, WrittenFile, programs
+from relabel.export.manifest import FORMAT_VERSION, WrittenFile, is_manifest, programs
 from relabel.export.query import ExportQuery
 from relabel.export.write import write_scratch
 from relabel.models import CaseRow, DecisionRow
@@ -61,13 +62,12 @@ class Comparison:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises :class:`~servelens.errors.Invalid` when it is none."""
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise Invalid(f"it is no manifest: {error}", field=str(path), fix="Name a manifest.json.") from error
-    needed = ("query", "files", "cases", "servelens")
-    if not isinstance(manifest, dict) or any(name not in manifest for name in needed):
+    if not is_manifest(manifest):
         raise Invalid("it is no manifest of an export", field=str(path), fix="Name a manifest.json.")
-    if manifest.get("manifest") != FORMAT_VERSION:
+    if manifest["manifest"] != FORMAT_VERSION:
         raise Invalid(
             f"this servelens reads manifests of version {FORMAT_VERSION}", field=f"{path}: manifest"
         )

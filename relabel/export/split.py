@@ -1,7 +1,9 @@
 """Training and test set without leakage.
 
-Guarantee: two labeled cases of one unit (or session), or that ask the same (:mod:`relabel.export.prompt_text`), are never
-in different sets, nor are two that are linked by a chain of such cases. The set of a case depends on the labels up to
+Guarantee: two labeled cases of one unit (or session), or that ask the same (:mod:`relabel.export.prompt_text`), or of which
+one goes on where the answer of the other ends, are never in different sets, nor are two that are linked by a chain of such
+cases. Texts are compared as they were recorded: where masking makes two the same, they may be in both sets. The set of a
+case depends on the labels up to
 ``as_of``, the endpoints and the split alone: neither the format nor another filter moves it, so that what one export
 trains on is not in another's test set.
 
@@ -16,7 +18,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, Final
 
-from relabel.export.prompt_text import key_of, prompt_key
+from relabel.export.prompt_text import key_of, prompt_key, turn_keys
 from relabel.export.query import Split
 from relabel.export.reader import Asked
 
@@ -35,9 +37,11 @@ class SplitOfCases:
         self._split = split
         groups = _Groups()
         prompts: dict[int, int] = {}
+        answered: dict[int, int] = {}  # the prompt of a case by all that was said with the answer
+        followed: list[tuple[int, int]] = []  # a prompt, and what was said up to an answer in it
         self._without_owner = 0
         for case in asked:
-            prompt = _PROMPT | prompt_key(case.messages[:-1] if case.answered else case.messages) >> 1
+            prompt = _prompt_of(case, answered, followed)
             prompts[case.case_id] = prompt
             owner = _owner(case, split)
             if owner is None:
@@ -45,6 +49,9 @@ class SplitOfCases:
                 groups.add(prompt)
             else:
                 groups.join(owner, prompt)
+        for prompt, turn in followed:
+            if turn in answered:
+                groups.join(answered[turn], prompt)
         self._group_of = {case_id: groups.smallest(prompt) for case_id, prompt in prompts.items()}
 
     def of(self, case_id: int) -> str:
@@ -90,6 +97,20 @@ class _Groups:
         while key != root:  # shortens the way for the next one
             self._parent[key], key = root, self._parent[key]
         return root
+
+
+def _prompt_of(case: Asked, answered: dict[int, int], followed: list[tuple[int, int]]) -> int:
+    keys = turn_keys(case.messages)
+    before = keys[:-1] if case.answered else keys
+    prompt = _PROMPT | (before[-1] if before else prompt_key(())) >> 1
+    if case.answered:
+        answered.setdefault(keys[-1], prompt)
+    followed += [
+        (prompt, key)
+        for key, message in zip(before, case.messages, strict=False)
+        if message.get("role") == "assistant"
+    ]
+    return prompt
 
 
 def _owner(case: Asked, split: Split) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from collector.catalog import Catalog
 from relabel.export.export import Export
-from relabel.export.labels_table import append_labels
+from relabel.export.labels_table import append_labels, schema_versions
 from relabel.export.manifest import Manifests
 from relabel.export.query import ExportQuery
 from servelens.database import Database
@@ -24,7 +24,10 @@ def export_table(
     if len(query.endpoints) != 1:
         raise Invalid("each endpoint has its own table", field="endpoint", fix="Name one endpoint.")
     table = catalog.tables(query.endpoints[0]).labels
-    appended = append_labels(database, query.endpoints[0], table, query.as_of)
+    export = Export(database, query)
+    # The manifest says as of which decision: the table is to hold those, and not what was decided in between.
+    export.schema_versions = {query.endpoints[0]: schema_versions(database, query.endpoints[0], export.as_of)}
+    appended = append_labels(database, query.endpoints[0], table, export.as_of)
     counts = {"written": appended.rows}
     where = {"uri": table.uri, "version": appended.version, "decisions_up_to": appended.as_of}
-    return manifests.made(Export(database, query), [], by=by, counts=counts, table=where)
+    return manifests.made(export, [], by=by, counts=counts, table=where)

@@ -18,7 +18,7 @@ from relabel.export.export import Export
 from relabel.export.formats.format import Layout
 from relabel.export.formats.registry import format_of
 from relabel.export.line_files import write_lines, write_split_lines
-from relabel.export.manifest import MANIFEST, Manifests, WrittenFile
+from relabel.export.manifest import MANIFEST, Manifests, WrittenFile, is_manifest
 from relabel.export.parquet_folder import write_parquet
 from relabel.export.query import ExportQuery
 from relabel.export.replacing import replacing_file, replacing_folder
@@ -53,7 +53,7 @@ def write_export(
     refuse_table(query)
     export = Export(database, query)
     if is_folder(query):
-        with replacing_folder(path, MANIFEST) as folder:
+        with replacing_folder(path, _is_export) as folder:
             manifest = manifests.made(export, _write_folder(export, folder), by=by)
             (folder / MANIFEST).write_bytes(_bytes(manifest))
         return manifest
@@ -146,6 +146,14 @@ def _write_folder(export: Export, folder: Path) -> list[WrittenFile]:
     if export.format.layout is Layout.PARQUET:
         return write_parquet(export, folder)
     return write_split_lines(export, folder)
+
+
+def _is_export(folder: Path) -> bool:
+    # Others have a manifest.json as well: the name alone is no leave to delete what is there.
+    try:
+        return is_manifest(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError):
+        return False
 
 
 def _bytes(manifest: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from sqlalchemy import case as case_when
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
+from relabel.alternatives import stored as stored_alternatives
 from relabel.case import Alternative, CaseState, Reason, RecordedScore
 from relabel.conversation import Conversation
 from relabel.models import CaseRow, HistoryRow, OccurrenceRow, ReasonRow, VectorRow
@@ -43,6 +44,7 @@ class Flagged:
     reasons: Sequence[Reason]
     scores: Sequence[RecordedScore]
     unit: str | None = None
+    session: str | None = None
     alternatives: Sequence[Alternative] = ()
     sampled: float | None = None
 
@@ -308,6 +310,7 @@ def _new_case(endpoint: str, content_hash: str, records: Sequence[Flagged], now:
         "variant": first.variant,
         "model": first.model,
         "unit": first.unit,
+        "session": first.session,
         "request_time": first.request_time,
         "created_at": now,
         "updated_at": now,
@@ -317,7 +320,7 @@ def _new_case(endpoint: str, content_hash: str, records: Sequence[Flagged], now:
         "scores": [asdict(score) for score in first.scores],
         "prompt_text": first.prompt_text,
         "response_text": first.response_text,
-        "alternatives": [asdict(each) for each in first.alternatives] or None,
+        "alternatives": stored_alternatives(first.alternatives) or None,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 
 from collector.catalog import EndpointTables
+from relabel.alternatives import new_answers
 from relabel.case import Alternative, RecordedScore
 from relabel.conversation import read_conversation, storable
 from relabel.selection.case_writer import Flagged
@@ -33,6 +34,7 @@ _PAYLOAD_COLUMNS: Final = (
     "variant",
     "model",
     "unit",
+    "session_id",
 )
 _SCORE_COLUMNS: Final = (ID, "evaluator", "target", "score", "label", "scored_at")
 
@@ -109,10 +111,11 @@ def _record(
         variant=storable(row["variant"]),
         model=storable(row["model"]),
         unit=storable(row["unit"]),
+        session=storable(row["session_id"]),
         prompt_text=storable(row["prompt_text"]),
         response_text=storable(row["response_text"]),
         conversation=conversation,
         reasons=(),
         scores=scores,
-        alternatives=others,
+        alternatives=new_answers(conversation.messages, conversation.answered, (), others),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 from sqlalchemy import func, select
@@ -17,10 +17,10 @@ from collector.catalog import Catalog, EndpointTables
 from evaluators.agreement.report import Agreement, Direction, agreement
 from relabel.agreement.kept import KeptReports
 from relabel.agreement.schema_at import schema_at
-from relabel.case import ReasonKind
+from relabel.case import CaseState, ReasonKind
 from relabel.human_labels import Choice, HumanLabel, human_labels, sampled_records
 from relabel.label_schema import FieldType, LabelSchema, Schemas, default_schema
-from relabel.models import RuleDayRow
+from relabel.models import CaseRow, ReasonRow, RuleDayRow
 from relabel.positive import DEFAULT, Positive, parse_positive
 from servelens.clock import Clock
 from servelens.database import Database
@@ -28,6 +28,9 @@ from servelens.errors import Invalid, Missing, Unavailable
 from servelens.settings import Settings
 
 _ID = "databricks_request_id"
+_TOLERATED: Final = 0.1
+"""The share of what is flagged that may be missing among its labeled cases: precision is off by no more than that."""
+_UNDECIDED: Final = (CaseState.OPEN, CaseState.CLAIMED, CaseState.DISPUTED, CaseState.ADJUDICATING)
 Target: TypeAlias = Literal["request", "response"]
 
 
@@ -261,16 +264,35 @@ def _unfair(
     if not reaching:
         limits = ", ".join(sorted({f"{each.threshold:g}" for each in choices if each.threshold is not None}))
         return f"its rule only takes scores {direction} {limits}"
-    query = select(func.sum(RuleDayRow.over_budget), func.sum(RuleDayRow.over_cluster)).where(
+    counts = (
+        RuleDayRow.over_budget,
+        RuleDayRow.over_cluster,
+        RuleDayRow.cases,
+        RuleDayRow.repeated,
+    )
+    query = select(*(func.sum(count) for count in counts)).where(
         RuleDayRow.endpoint == endpoint, RuleDayRow.rule.in_(reaching)
     )
+    chosen = (
+        select(ReasonRow.case_id)
+        .join(CaseRow, CaseRow.id == ReasonRow.case_id)
+        .where(CaseRow.endpoint == endpoint, ReasonRow.rule.in_(reaching))
+        .distinct()
+    )
+    undecided = select(func.count()).select_from(chosen.where(CaseRow.state.in_(_UNDECIDED)).subquery())
     with database.session(read_only=True) as session:
-        over_budget, over_cluster = (count or 0 for count in session.execute(query).one())
+        over_budget, over_cluster, cases, repeated = (count or 0 for count in session.execute(query).one())
+        waiting = session.scalar(undecided) or 0
+        every = session.scalar(select(func.count()).select_from(chosen.subquery())) or 0
     if over_budget or over_cluster:
         return (
             f"{over_budget + over_cluster} flagged records made no case, over the daily budget or too many of a kind: "
             "which ones did was no accident"
         )
+    if repeated > _TOLERATED * (cases + repeated):
+        return f"{repeated} flagged records say what another case says, and a case counts once"
+    if waiting > _TOLERATED * every:
+        return f"{waiting} of its {every} cases have no label yet, and the most extreme are labeled first"
     return None
 
 

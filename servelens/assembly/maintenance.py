@@ -11,7 +11,7 @@ from collector.catalog import UNROUTED, Catalog
 from collector.forget import Forgetting
 from collector.forgotten import ForgottenRecords
 from collector.maintenance import MaintainedEndpoint, Maintenance, Rules
-from relabel.forget import forget_records
+from relabel.forget import forget_records, records_of
 from servelens.clock import Clock
 from servelens.control.store import EndpointStore
 from servelens.control.stored_endpoint import StoredEndpoint
@@ -37,7 +37,12 @@ def build_rules(settings: Settings) -> Rules:
 
 def build_forgetting(database: Database, clock: Clock) -> Forgetting:
     """Forgets in the tables and in the queue of cases."""
-    return Forgetting(ForgottenRecords(database, clock), clock, partial(forget_records, database))
+    return Forgetting(
+        ForgottenRecords(database, clock),
+        clock,
+        partial(forget_records, database),
+        partial(records_of, database),
+    )
 
 
 def forgotten_for(settings: Settings) -> timedelta:

@@ -71,6 +71,7 @@ def test_the_control_sample_is_read_with_its_probabilities(database: Database) -
     found = list(sampled_records(database, "chat", rows_at_once=1))
     assert [(each.databricks_request_id, each.case_id, each.share, each.is_near) for each in found] == [
         ("chat-000000", one, 0.25, False),
+        ("chat-000002", three, 0.1, False),  # made gold by somebody who looked at it: it is not taken out
         ("chat-repeated", one, 0.5, False),
     ]
     assert two not in {each.case_id for each in found}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from relabel.alternatives import (
     EVENT,
@@ -26,10 +27,22 @@ from relabel.case import Alternative, Case, CaseState
 from relabel.label import ANSWER, TIE
 from relabel.models import CaseRow, ClaimRow, ClaimState
 from relabel.queue.case_queue import CaseQueue
+from relabel.selection.manual import ManualSelection
+from relabel.selection.rule import Rule
+from relabel.selection.selector import Selector
+from relabel.selection.suppression import OFF
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid, Missing, Unavailable
-from tests.relabel_cases import START, add_cases, append_rows, endpoint_tables, flagged, payload_row
+from tests.relabel_cases import (
+    START,
+    add_cases,
+    append_rows,
+    endpoint_tables,
+    flagged,
+    payload_row,
+    score_row,
+)
 
 
 @pytest.fixture
@@ -311,3 +324,44 @@ def test_selection_stores_them_with_the_case(database: Database, clock: ManualCl
     answer = uploaded("better", served_entity="next")
     change(database, alternatives=stored([answer]))
     assert with_answers(database, clock).alternatives == (answer,)
+
+
+def test_a_selected_case_has_what_its_shadow_answered_and_its_session(
+    database: Database, tmp_path: Path
+) -> None:
+    tables = endpoint_tables(str(tmp_path))
+    clock = ManualClock(START)
+    selector = Selector(
+        tables,
+        "chat",
+        [Rule("toxicity", above=0.5)],
+        database,
+        clock,
+        suppression=OFF,
+        answers=shadow_answers,
+    )
+    append_rows(
+        tables,
+        [
+            payload_row(1, unit="ann", session_id="s-1"),
+            payload_row(2),
+            payload_row(3),
+            shadow_row(1, "mine"),
+            shadow_row(1, "mine", databricks_request_id="shadow-again"),
+            shadow_row(1, "answer 1", databricks_request_id="shadow-same"),
+            shadow_row(3, "asked for by hand"),
+        ],
+        [score_row(1, 0.9), score_row(2, 0.9)],
+    )
+    assert selector.run() == 2
+    queue = CaseQueue(database, clock)
+    by_record = {each.databricks_request_id: queue.get(each.id) for each in queue.list().cases}
+    [answer] = by_record["request-000001"].alternatives  # once, and not what the recorded one says
+    assert (answer.text, answer.source, answer.databricks_request_id) == ("mine", "shadow", "shadow-000001")
+    assert by_record["request-000002"].alternatives == ()
+    with database.session(read_only=True) as session:
+        owners = session.execute(select(CaseRow.unit, CaseRow.session).order_by(CaseRow.unit.is_(None))).all()
+    assert [tuple(each) for each in owners] == [("ann", "s-1"), (None, None)]
+    manual = ManualSelection(lambda endpoint: tables, database, clock, answers=shadow_answers)
+    queued = manual.add("chat", "request-000003", reason="see")
+    assert [each.text for each in queue.get(queued.case_id).alternatives] == ["asked for by hand"]

@@ -20,8 +20,10 @@ from relabel.export.reproduce import read_manifest, reproduce
 from relabel.export.write import write_export
 from relabel.forget import forget_records
 from relabel.label import Label, Rating
-from relabel.models import CaseRow, DecisionRow, SchemaRow
+from relabel.label_schema import default_schema
+from relabel.models import CaseRow, DecisionRow, LabelRow, SchemaRow
 from relabel.queue.case_queue import CaseQueue
+from relabel.schema_definition import definition_of
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Invalid, Unavailable
@@ -142,8 +144,17 @@ def _ask_for(database: Database, endpoint: str, **fields: str) -> None:
 
 
 def test_exports_can_be_filtered(database: Database) -> None:
-    _ask_for(database, "chat", topic="choice", topics="multiple_choice", where="spans", quality="rating")
-    _ask_for(database, "other", marks="tags", best="preference")
+    _ask_for(
+        database,
+        "chat",
+        topic="choice",
+        topics="multiple_choice",
+        where="spans",
+        quality="rating",
+        marks="tags",
+        best="preference",
+    )
+    _ask_for(database, "other", marks="choice")
     add_labeled(database, 1, Label(rating=Rating.GOOD, tags=("a", "b"), values={"topic": "billing"}))
     add_labeled(database, 2, Label(rating=Rating.GOOD, tags=("b",), values={"topics": ["x", "billing"]}))
     add_labeled(database, 3, corrected("better"), columns={"variant": "treatment", "served_entity": "new"})
@@ -151,6 +162,8 @@ def test_exports_can_be_filtered(database: Database) -> None:
     add_labeled(database, 5, GOOD, endpoint="other")
     spans = [{"start": 0, "end": 1, "label": "wrong", "text": "a"}]
     add_labeled(database, 6, Label(rating=Rating.GOOD, preferred="answer", values={"where": spans}))
+    with database.session() as session:  # all but the fifth answered the first version
+        session.execute(update(LabelRow).where(LabelRow.case_id != 5).values(schema_version=1))
     for parts, expected in (
         ({}, "1 2 3 4 5 6"),
         ({"endpoints": ("other",)}, "5"),
@@ -166,6 +179,11 @@ def test_exports_can_be_filtered(database: Database) -> None:
         ({"values": (("topic", "other"),)}, ""),
         ({"values": (("quality", "bad"),)}, "3"),
         ({"values": (("rating", "bad"), ("marks", "a"))}, ""),
+        (
+            {"values": (("quality", "good"),)},
+            "1 2 4 6",
+        ),  # the fifth was rated, but nobody asked for "quality"
+        ({"values": (("rating", "good"),)}, "5"),
         ({"values": (("marks", "a"),)}, "1"),
         ({"values": (("best", "answer"),)}, "6"),
         ({"preferred": "answer"}, "6"),
@@ -229,6 +247,21 @@ def test_a_file_appears_whole_with_its_manifest_and_replaces_an_older_one(
     assert json.loads((tmp_path / "train.manifest.json").read_bytes()) == made
     assert _manifests(database).get(made["id"]) == made
     assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(database: Database, tmp_path: Path) -> None:
+    add_labeled(database, 1, GOOD)
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"manifest_version": 3, "name": "mine"}')
+    query = ExportQuery(split=Split(0.5))
+    with pytest.raises(Invalid, match="something else than an export"):
+        write_export(database, query, folder, _manifests(database), by=None)
+    assert [each.name for each in folder.iterdir()] == ["manifest.json"]
+    made = write_export(database, query, tmp_path / "ours", _manifests(database), by=None)
+    again = write_export(database, query, tmp_path / "ours", _manifests(database), by=None)
+    assert made["files"] == again["files"]
+    assert made["label_schemas"] == {"chat": {"0": definition_of(default_schema())}}
 
 
 def test_a_failed_export_leaves_the_file_as_it_was(database: Database, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_the_manifest_says_where_the_labels_are(database: Database, tmp_path: Pa
     made = export_table(database, catalog, query, manifests, by="ann")
     assert made["counts"] == {"written": 3}
     assert made["table"]["uri"].endswith("main/default/chat_labels")
-    assert made["table"]["decisions_up_to"] == 3
+    assert (made["table"]["decisions_up_to"], made["query"]["as_of"]) == (3, 3)
+    assert list(made["label_schemas"]["chat"]) == ["0"]
     assert manifests.list()[0]["id"] == made["id"]
     with pytest.raises(Invalid) as caught:
         export_table(database, catalog, ExportQuery(format="labels_table"), manifests, by="ann")

@@ -200,15 +200,20 @@ def test_feedback_makes_cases_by_label_or_value(
         [
             feedback_row(0, "thumbs", label="down", comment=" it made that up "),
             feedback_row(1, "thumbs", label="up"),
-            feedback_row(2, "stars", value=1.0),
+            feedback_row(2, "stars", value=1.0, label="I am Ann"),
             feedback_row(3, "stars", value=3.0),
+            feedback_row(4, "thumbs", label="down", source_id="ann"),
+            feedback_row(
+                4, "thumbs", label="up", source_id="ann", feedback_time=START + timedelta(hours=2)
+            ),  # thought better of it
         ],
     )
     assert selector.run() == 2
     reasons = _reasons(queue)
     assert sorted(reasons) == [0, 2]
-    assert reasons[0][0].detail == "thumbs: down – it made that up"
+    assert reasons[0][0].detail == "thumbs: down"
     assert (reasons[0][0].label, reasons[0][0].priority) == ("down", 5)
+    assert (reasons[2][0].detail, reasons[2][0].label) == ("stars: 1.0", None)
     assert (reasons[2][0].rule, reasons[2][0].score, reasons[2][0].threshold) == ("few-stars", 1.0, 3)
 
 

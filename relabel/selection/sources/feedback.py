@@ -1,4 +1,9 @@
-"""Feedback that makes cases: a thumb down, a low rating. It may come long after the record, or before it is in the table."""
+"""Feedback that makes cases: a thumb down, a low rating. It may come long after the record, or before it is in the table.
+
+Of what one person said of a record under one name the last counts, as everywhere (:mod:`relabel.feedback`), as far as it was
+read at once: a case stays when somebody thinks better of it later. Invariant: the reason of a case holds no free text of the
+feedback, for it stays when the feedback is deleted.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,21 @@ from collector.table import Table
 from relabel.selection.rule import CaseRule, FeedbackRule
 from relabel.selection.sources.source import ID, Found, all_matches, matches
 
-_COMMENT_LENGTH: Final = 1_000
-
 
 class FeedbackSource:
     """Follows the feedback table."""
 
     name: Final = "feedback"
-    columns: Final = (ID, "request_time", "feedback_time", "name", "value", "label", "source", "comment")
+    columns: Final = (
+        ID,
+        "request_time",
+        "feedback_time",
+        "feedback_id",
+        "name",
+        "value",
+        "label",
+        "source_id",
+    )
     reads_past: Final = False
     look_back: Final[timedelta | None] = timedelta(days=1)
 
@@ -35,6 +47,9 @@ class FeedbackSource:
         usable = rows.filter(pl.col(ID).is_not_null()).with_columns(
             pl.coalesce("request_time", "feedback_time").alias("request_time")
         )
+        usable = usable.sort("feedback_time", "feedback_id").unique(
+            [ID, "name", "source_id"], keep="last", maintain_order=True
+        )
         found = [_matching(usable, number, rule) for number, rule in self._rules.items()]
         return Found(all_matches(found).unique([ID, "rule"], keep="first", maintain_order=True))
 
@@ -47,14 +62,9 @@ def _matching(rows: pl.DataFrame, number: int, rule: FeedbackRule) -> pl.DataFra
         wanted, extreme = value.is_not_nan() & (value > rule.threshold), value
     else:
         wanted, extreme = value.is_not_nan() & (value < rule.threshold), -value
-    comment = pl.col("comment").str.strip_chars().str.slice(0, _COMMENT_LENGTH)
-    said = pl.format(
-        "{}: {}{}",
-        pl.col("name"),
-        pl.coalesce("label", value.cast(pl.String), pl.lit("")),
-        pl.when(comment.is_null() | (comment == "")).then(pl.lit("")).otherwise(pl.format(" – {}", comment)),
-    )
+    said = pl.format("{}: {}", pl.col("name"), pl.col("label") if rule.labels else value)
     found = rows.filter(pl.col("name") == rule.feedback, wanted).with_columns(extreme=extreme, score=value)
-    # Said several times of one record, the worst counts.
+    # Said by several people of one record, the worst counts.
     worst = found.sort("extreme", ID, descending=[True, False], maintain_order=True)
-    return matches(worst, number, detail=said)
+    label = pl.col("label") if rule.labels else pl.lit(None, pl.String)
+    return matches(worst, number, label=label, detail=said)

@@ -9,6 +9,7 @@ import pytest
 
 from collector.catalog import UNROUTED, Catalog, EndpointTables
 from collector.dead_letter import DeadLetter
+from collector.deletion import delete_keys
 from collector.departed_rows import departed_rows
 from collector.forget import Forgetting
 from collector.forget_spool import dead_letters, spooled_records
@@ -125,6 +126,21 @@ def test_one_persons_records_leave_with_what_hangs_on_them(
         "exported labels": 0,
         "cases": 0,
     }
+
+
+def test_what_hangs_on_records_that_retention_has_deleted_leaves(
+    lake: Catalog, database: Database, clock: ManualClock
+) -> None:
+    tables, queue = lake.tables("chat"), Queue()
+    filled(tables)
+    delete_keys(tables.payload, "databricks_request_id", ["id-000001"])
+    known = {("chat", PERSON): ["id-000001"]}
+    forgetting = Forgetting(
+        ForgottenRecords(database, clock), clock, queue, lambda endpoint, units: known[endpoint, units[0]]
+    )
+    gone = forgetting.forget("chat", tables, [PERSON])
+    assert (gone["records"], gone["exported labels"]) == (3, 4)
+    assert queue.asked == [("chat", ["id-000001", "id-000002", "id-000011", "id-000012"])]
 
 
 def test_feedback_that_the_person_gave_on_other_records_leaves(

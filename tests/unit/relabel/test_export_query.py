@@ -132,19 +132,23 @@ def test_a_tally_knows_its_cases_and_finds_what_changed(cases: dict[int, bytes],
     assert changed_blocks(then, now) == ([(first, first + 99)] if changed in cases else [])
 
 
+def _signed(folder: Path) -> bool:
+    return (folder / "sign").is_file()
+
+
 def test_a_file_or_folder_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     file, folder = tmp_path / "file", tmp_path / "folder"
     with replacing_file(file) as stream:
         stream.write(b"one")
-    with replacing_folder(folder, "sign") as new:
+    with replacing_folder(folder, _signed) as new:
         (new / "sign").write_text("one")
         (new / "old").write_text("one")
     with pytest.raises(TypeError), replacing_file(file) as stream:
         stream.write("two")  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError), replacing_folder(folder, "sign") as new:
+    with pytest.raises(RuntimeError), replacing_folder(folder, _signed) as new:
         raise RuntimeError
     assert (file.read_bytes(), (folder / "sign").read_text()) == (b"one", "one")
-    with replacing_folder(folder, "sign") as new:
+    with replacing_folder(folder, _signed) as new:
         (new / "sign").write_text("two")
     assert [entry.name for entry in folder.iterdir()] == ["sign"]
     assert folder.stat().st_mode & 0o777 == 0o755
@@ -155,7 +159,7 @@ def test_what_is_not_an_export_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter"):
-        with pytest.raises(Invalid) as caught, replacing_folder(path, "sign"):
+        with pytest.raises(Invalid) as caught, replacing_folder(path, _signed):
             pass
         assert caught.value.field == "output"
     with pytest.raises(Unavailable) as failed, replacing_file(tmp_path / "nowhere" / "x"):

@@ -56,6 +56,19 @@ def test_every_text_is_masked_and_a_value_has_one_placeholder_in_a_case() -> Non
     assert MAIL in repr(messages)  # what was given is not changed
 
 
+def test_keys_of_the_protocol_are_kept_only_where_they_are_its_own() -> None:
+    arguments = json.dumps({"id": MAIL, "source": [{"type": OTHER}], "arguments": "[]"})
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [
+        {"role": "user", "content": f"data: {MAIL}"},
+        {"role": "assistant", "tool_calls": [call]},
+    ]
+    case, _ = masked(messages=messages, label=Label(values={"source": MAIL, "id": OTHER}))
+    assert MAIL not in repr(case)
+    assert OTHER not in repr(case)
+    assert json.loads(case.messages[1]["tool_calls"][0]["function"]["arguments"])["arguments"] == "[]"
+
+
 def test_only_the_kinds_that_were_asked_for() -> None:
     masking = Masking(("CREDIT_CARD",))
     case = masking.masked(labeled_case(Label(corrected_answer=f"{MAIL} {CARD}")))

@@ -90,6 +90,28 @@ def test_a_new_question_does_not_move_what_a_unit_asked_before() -> None:
     assert [before.of(number) for number in range(26)] == [after.of(number) for number in range(26)]
 
 
+def test_a_conversation_that_goes_on_is_with_its_beginning() -> None:
+    def turns(*texts: str) -> list[dict[str, Any]]:
+        return [
+            {"role": "user" if n % 2 == 0 else "assistant", "content": each} for n, each in enumerate(texts)
+        ]
+
+    cases = []
+    for number in range(100):
+        word = f"{chr(97 + number % 26)}{chr(97 + number // 26)}"
+        first = turns(f"ask {word}", f"say {word}")
+        later = [*first, *turns(f"and {word}", f"also {word}")]
+        other = [*turns(f"ask {word}", "something else"), *turns(f"why {word}", "so")]
+        cases += [
+            Asked(3 * number + place, None, None, messages, True)
+            for place, messages in enumerate((later, first, other))  # in any order
+        ]
+    split = SplitOfCases(Split(0.5), cases)
+    assert split.report()["groups"] == 200
+    assert all(split.of(3 * number) == split.of(3 * number + 1) for number in range(100))
+    assert any(split.of(3 * number) != split.of(3 * number + 2) for number in range(100))
+
+
 def test_a_chain_is_one_group_and_cases_without_an_owner_are_counted() -> None:
     cases = [
         asked(1, "a", "ann"),

@@ -181,6 +181,30 @@ def test_cases_under_a_budget_are_no_fair_choice(world: World) -> None:
     assert below_the_rule["flagged_cases"]["cases"] == 0
 
 
+def test_cases_that_wait_or_stand_for_many_are_no_fair_choice(world: World) -> None:
+    fill(world)
+    add_cases(world.database, [flagged(number) for number in range(200, 206)])
+    assert world.measure()["flagged_cases"]["unfair"] is None  # 6 of 66
+    add_cases(world.database, [flagged(number) for number in range(206, 210)])
+    found = world.measure()
+    assert "10 of its 70 cases have no label yet" in found["flagged_cases"]["unfair"]
+    assert found["combined"]["precision_from"] == "control_sample"
+    with world.database.session() as session:
+        session.add(
+            RuleDayRow(
+                endpoint="chat",
+                rule="toxicity response above",
+                day=START.date(),
+                cases=70,
+                over_budget=0,
+                repeated=30,
+                over_cluster=0,
+                without_text=0,
+            )
+        )
+    assert "30 flagged records say what another case says" in world.measure()["flagged_cases"]["unfair"]
+
+
 def test_the_console_is_told_of_rules_and_results(world: World) -> None:
     fill(world)
     agreements = EvaluatorAgreements(

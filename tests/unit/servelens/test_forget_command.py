@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,12 @@ def test_a_person_is_forgotten_in_every_endpoint_and_by_every_spelling(place: Pl
         ("no such endpoint", PERSON),
     )
     place.collect()
-    add_cases(place.database, [flagged(1, request_id=ids[0]), flagged(2, request_id=ids[1])])
+    kept = replace(flagged(3), unit=PERSON)  # retention has deleted its record
+    add_cases(place.database, [flagged(1, request_id=ids[0]), flagged(2, request_id=ids[1]), kept])
     code, output = forget(place, "--unit", PERSON)
     assert code == 0, output
     assert output.splitlines()[:4] == [
-        "chat: 1 records, 1 cases deleted",
+        "chat: 1 records, 2 cases deleted",
         "hidden: 1 records deleted",
         "by-api: 1 records deleted",
         "no endpoint: 2 records deleted",
