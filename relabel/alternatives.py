@@ -174,7 +174,7 @@ def add_late(
         CaseRow.id == case_id,
         CaseRow.databricks_request_id == databricks_request_id,
         CaseRow.state == CaseState.OPEN,
-        CaseRow.labeled == 0,
+        CaseRow.taken == 0,
     )
     row = session.scalar(fresh.with_for_update())
     if row is None:

@@ -32,6 +32,7 @@ from relabel.selection.selector import Selector
 from relabel.selection.suppression import OFF
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.label_schemas import Versions
 from tests.relabel_cases import START, append_rows, endpoint_tables, payload_row, score_row
 from tests.selection_rows import (
     append_to,
@@ -354,9 +355,8 @@ def test_a_case_brings_what_its_shadow_answered(
     }
 
 
-def test_the_answers_of_a_case_that_somebody_has_stand(
-    tables: EndpointTables, database: Database, queue: CaseQueue
-) -> None:
+def test_the_answers_of_a_case_that_somebody_has_stand(tables: EndpointTables, database: Database) -> None:
+    queue = CaseQueue(database, ManualClock(START), schemas=Versions(annotators=2))
     selector = _selector(tables, database, Rule("toxicity", "response", above=0.5), ShadowTextRule(0.5))
     selector.run()
     append_rows(tables, [said(1, "Why?", "Because of the light.")], [score_row(1, 0.9)])
