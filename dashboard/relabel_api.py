@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter
 
 from dashboard.console import Console
-from relabel.alternatives import Alternatives, shadow_answers
+from relabel.alternatives import Alternatives
 from relabel.api import agreement, feedback, interchange, router, schemas, selection
 from relabel.regeneration import Regeneration
 from relabel.selection.manual import ManualSelection
@@ -26,8 +26,7 @@ def relabel_routers(console: Console) -> Iterator[APIRouter]:
         tables=catalog.tables,
         regeneration=Regeneration(services.proxy_url),
     )
-    manual = ManualSelection(catalog.tables, database, clock, answers=shadow_answers)
-    yield selection.router(manual, console.rule_days)
+    yield selection.router(ManualSelection(catalog.tables, database, clock), console.rule_days)
     yield agreement.router(console.agreement.reports, services.evaluator_agreement)
     yield interchange.router(database, clock, console.schemas)
     yield feedback.router(catalog, clock)

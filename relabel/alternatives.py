@@ -116,7 +116,7 @@ class Alternatives:
             if row is None:
                 raise _no_case(case_id)
             known = [Alternative(**each) for each in row.alternatives or ()]
-            new = new_answers(row.messages, row.answered, known, alternatives)
+            new = unlike(_recorded(row), known, alternatives)
             if new:
                 self._check_open(session, row, annotator)
                 if len(known) + len(new) > MAX_ALTERNATIVES:
@@ -125,20 +125,7 @@ class Alternatives:
                         field="alternatives",
                         fix=f"Compare at most {MAX_ALTERNATIVES}.",
                     )
-                row.alternatives = stored([*known, *new])
-                row.updated_at = now = self._clock.now()
-                session.add_all(
-                    HistoryRow(
-                        case_id=row.id,
-                        at=now,
-                        from_state=row.state,
-                        to_state=row.state,
-                        actor=actor,
-                        detail=f"{each.source} {each.id}",
-                        event=EVENT,
-                    )
-                    for each in new
-                )
+                _put(session, row, known, new, self._clock.now(), actor)
             return Added(len(new), (*known, *new))
 
     def add_shadow_answers(
@@ -169,6 +156,33 @@ class Alternatives:
                 field="case_id",
                 fix="Add answers before a case is labeled.",
             )
+
+
+def add_late(
+    session: Session,
+    case_id: int,
+    databricks_request_id: str,
+    alternatives: Iterable[Alternative],
+    now: datetime,
+    *,
+    actor: str,
+) -> None:
+    """Give a case that is of this record, and that nobody has touched, the answers that came after it was made. Any other
+    case keeps what it has.
+    """
+    fresh = select(CaseRow).where(
+        CaseRow.id == case_id,
+        CaseRow.databricks_request_id == databricks_request_id,
+        CaseRow.state == CaseState.OPEN,
+        CaseRow.taken == 0,
+    )
+    row = session.scalar(fresh.with_for_update())
+    if row is None:
+        return
+    known = [Alternative(**each) for each in row.alternatives or ()]
+    new = unlike(_recorded(row), known, alternatives)[: MAX_ALTERNATIVES - len(known)]
+    if new:
+        _put(session, row, known, new, now, actor)
 
 
 def stored(alternatives: Iterable[Alternative]) -> list[dict[str, Any]]:
@@ -212,27 +226,6 @@ def shadow_answers(
                 )
             )
     return found
-
-
-def new_answers(
-    messages: Sequence[Mapping[str, Any]],
-    is_answered: bool,
-    known: Iterable[Alternative],
-    offered: Iterable[Alternative],
-) -> list[Alternative]:
-    """Of those ``offered`` each once that says something else than the ``known`` ones and, if it ``is_answered``, the answer that
-    ends the conversation ``messages``.
-    """
-    said = {_canonical(each.message) for each in known}
-    if is_answered:
-        said.add(_canonical(messages[-1]))
-    new: list[Alternative] = []
-    for each in offered:
-        words = _canonical(each.message)
-        if words not in said:
-            said.add(words)
-            new.append(each)
-    return new
 
 
 def uploaded(text: str, *, served_entity: str | None = None, model: str | None = None) -> Alternative:
@@ -297,6 +290,50 @@ def preferred(case: Case, annotator: str, key: str) -> str:
             return each.id
     keys = ", ".join([*(each.key for each in shown), TIE])
     raise Invalid(f"there is no answer {key!r}"[:200], field="preferred", fix=f"Use one of: {keys}.")
+
+
+def unlike(
+    recorded: Mapping[str, Any] | None, known: Sequence[Alternative], offered: Iterable[Alternative]
+) -> list[Alternative]:
+    """Of ``offered``, each that says what neither the ``recorded`` answer nor another one says."""
+    said = {_canonical(each.message) for each in known}
+    if recorded is not None:
+        said.add(_canonical(recorded))
+    new: list[Alternative] = []
+    for each in offered:
+        words = _canonical(each.message)
+        if words not in said:
+            said.add(words)
+            new.append(each)
+    return new
+
+
+def _recorded(row: CaseRow) -> Mapping[str, Any] | None:
+    return row.messages[-1] if row.answered else None
+
+
+def _put(
+    session: Session,
+    row: CaseRow,
+    known: Sequence[Alternative],
+    new: Sequence[Alternative],
+    now: datetime,
+    actor: str,
+) -> None:
+    row.alternatives = stored([*known, *new])
+    row.updated_at = now
+    session.add_all(
+        HistoryRow(
+            case_id=row.id,
+            at=now,
+            from_state=row.state,
+            to_state=row.state,
+            actor=actor,
+            detail=f"{each.source} {each.id}",
+            event=EVENT,
+        )
+        for each in new
+    )
 
 
 def _canonical(message: Mapping[str, Any]) -> str:

@@ -210,8 +210,8 @@ def checked_annotator(name: str) -> str:
 
 
 def checked_reason(reason: str) -> str:
-    """A reason for skipping. Raises :class:`~servelens.errors.Invalid` when it is blank or too long."""
+    """Why a case is skipped, opened again or queued. Raises :class:`~servelens.errors.Invalid` when it is blank or too long."""
     check_text(reason, "reason", MAX_COMMENT_LENGTH)
     if not reason.strip():
-        raise Invalid("it is blank", field="reason", fix="Say in a word why the case is skipped.")
+        raise Invalid("it is blank", field="reason", fix="Say in a word why.")
     return reason.strip()

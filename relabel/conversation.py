@@ -29,6 +29,11 @@ class Conversation:
     answered: bool
     tools: list[dict[str, Any]] | None
 
+    @property
+    def answer(self) -> Message | None:
+        """The recorded answer."""
+        return self.messages[-1] if self.answered else None
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 (hex) of the conversation and the answer; equal for equal content, whoever served it."""

@@ -15,9 +15,11 @@ import polars as pl
 from sqlalchemy.orm import Session
 
 from collector.catalog import EndpointTables
-from relabel.case import Reason, RecordedScore
+from relabel.alternatives import add_late, shadow_answers
+from relabel.case import Alternative, Reason, ReasonKind, RecordedScore
 from relabel.conversation import storable
 from relabel.selection.case_writer import (
+    ACTOR,
     add_reasons,
     cases_of_contents,
     cases_of_records,
@@ -29,7 +31,8 @@ from relabel.selection.draws import drawn
 from relabel.selection.pending import keep_pending
 from relabel.selection.rule import CaseRule, RandomRule
 from relabel.selection.rule_days import Tally, cases_of_day
-from relabel.selection.snapshots import Answers, Snapshots, read_scores, read_snapshots
+from relabel.selection.snapshots import Snapshots, read_scores, read_snapshots
+from relabel.selection.sources.newest_scores import span
 from relabel.selection.sources.source import ID
 from servelens.clock import Clock
 from servelens.database import Database
@@ -55,9 +58,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What is known of the records of a few transactions."""
+    """What is known of the records of a few transactions. ``late``: what shadows said of those that are cases already and
+    were flagged for it; it had not been said when they became cases.
+    """
 
     snapshots: Snapshots
+    late: Mapping[str, Sequence[Alternative]]
     scores: Mapping[str, Sequence[RecordedScore]]
     exhausted: frozenset[str]
 
@@ -73,7 +79,6 @@ class BatchWriter:
         database: Database,
         clock: Clock,
         chooser: Chooser,
-        answers: Answers | None,
     ) -> None:
         self._tables = tables
         self._endpoint = endpoint
@@ -81,7 +86,6 @@ class BatchWriter:
         self._database = database
         self._clock = clock
         self._chooser = chooser
-        self._answers = answers
         self._budgets = {
             rule.name: rule.daily_budget
             for rule in rules
@@ -131,8 +135,24 @@ class BatchWriter:
         looked_at = block.filter(pl.col(ID).is_in(list(exhausted)).not_()) if exhausted else block
         scores = read_scores(self._tables, looked_at)
         open_ = looked_at.filter(pl.col(ID).is_in(list(known)).not_()) if known else looked_at
-        snapshots = read_snapshots(self._tables, open_, scores, self._answers)
-        return _Look(snapshots, scores, exhausted)
+        snapshots = read_snapshots(self._tables, open_, scores)
+        return _Look(snapshots, self._late(block, known, rows), scores, exhausted)
+
+    def _late(
+        self, block: pl.DataFrame, known: Mapping[str, int], rows: Mapping[str, _Rows]
+    ) -> Mapping[str, Sequence[Alternative]]:
+        """What shadows said of the records that are cases already and that a rule about shadows has found."""
+        shadowed = [
+            request_id
+            for request_id in known
+            if any(
+                self._rules[row["rule"]].kind is ReasonKind.SHADOW_DISAGREEMENT for row in rows[request_id]
+            )
+        ]
+        if not shadowed:
+            return {}
+        since, until = span(block.filter(pl.col(ID).is_in(shadowed)))
+        return shadow_answers(self._tables, shadowed, since, until)
 
     def _left(self, session: Session) -> dict[str, int | None]:
         """Of today's budgets, of the rules that have one."""
@@ -182,6 +202,8 @@ class BatchWriter:
                 for request_id, case_id in known.items()
             ]
             add_reasons(session, again, now)
+            for request_id in look.late.keys() & known.keys():
+                add_late(session, known[request_id], request_id, look.late[request_id], now, actor=ACTOR)
             keep_probabilities(
                 session, self._endpoint, {name: share for name, share in sampled.items() if name in known}
             )

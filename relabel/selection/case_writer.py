@@ -17,12 +17,12 @@ from sqlalchemy import case as case_when
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from relabel.alternatives import stored as stored_alternatives
+from relabel.alternatives import stored, unlike
 from relabel.case import Alternative, CaseState, Reason, RecordedScore
 from relabel.conversation import Conversation
 from relabel.models import CaseRow, HistoryRow, OccurrenceRow, ReasonRow, VectorRow
 
-_ACTOR = "selection"
+ACTOR = "selection"
 _SELECTED = "selected"
 _NEAR = "of a record that says nearly the same"
 
@@ -209,7 +209,7 @@ def _add_cases(
                 "at": now,
                 "from_state": None,
                 "to_state": CaseState.OPEN,
-                "actor": _ACTOR,
+                "actor": ACTOR,
                 "event": _SELECTED,
             }
             for case_id in ids
@@ -320,7 +320,7 @@ def _new_case(endpoint: str, content_hash: str, records: Sequence[Flagged], now:
         "scores": [asdict(score) for score in first.scores],
         "prompt_text": first.prompt_text,
         "response_text": first.response_text,
-        "alternatives": stored_alternatives(first.alternatives) or None,
+        "alternatives": stored(unlike(first.conversation.answer, (), first.alternatives)) or None,
     }
 
 

@@ -20,7 +20,7 @@ from relabel.selection.case_writer import Placement, store
 from relabel.selection.record_vectors import record_vectors
 from relabel.selection.rule import MANUAL
 from relabel.selection.rule_days import Tally
-from relabel.selection.snapshots import Answers, read_scores, read_snapshots
+from relabel.selection.snapshots import read_scores, read_snapshots
 from relabel.selection.sources.source import ID, collected
 from servelens.clock import Clock
 from servelens.database import Database
@@ -48,13 +48,10 @@ class ManualSelection:
         tables: Callable[[str], EndpointTables],
         database: Database,
         clock: Clock,
-        *,
-        answers: Answers | None = None,
     ) -> None:
         self._tables = tables
         self._database = database
         self._clock = clock
-        self._answers = answers
 
     def add(
         self,
@@ -94,7 +91,7 @@ class ManualSelection:
     def _add(self, tables: EndpointTables, endpoint: str, request_id: str, why: Reason) -> Queued:
         record = _found(tables, endpoint, request_id)
         scores = read_scores(tables, record)
-        snapshots = read_snapshots(tables, record, scores, self._answers)
+        snapshots = read_snapshots(tables, record, scores)
         flagged = snapshots.records.get(request_id)
         if flagged is None:
             raise Invalid(

@@ -27,7 +27,6 @@ from relabel.selection.pending import arrived, as_matches, forget_pending, looke
 from relabel.selection.recent_vectors import prune_vectors
 from relabel.selection.rule import CaseRule, RandomRule, Rule, check_names
 from relabel.selection.rule_days import Tally
-from relabel.selection.snapshots import Answers
 from relabel.selection.sources.source import ID, ROWS_PER_READ, Source, collected
 from relabel.selection.sources.sources import sources_of
 from relabel.selection.suppression import Suppression
@@ -46,8 +45,7 @@ class Selector:
     """Turns what ``rules`` find in the tables of ``endpoint`` into cases.
 
     A rule applies to what is written after the run that first knew it; rules about single scores, in the first run of the
-    endpoint, to all scores. ``answers`` brings other answers to the same requests. Raises
-    :class:`~servelens.errors.Invalid` when two rules have one name.
+    endpoint, to all scores. Raises :class:`~servelens.errors.Invalid` when two rules have one name.
     """
 
     def __init__(
@@ -59,7 +57,6 @@ class Selector:
         clock: Clock,
         *,
         suppression: Suppression | None = None,
-        answers: Answers | None = None,
     ) -> None:
         check_names(tuple(rules))
         self._tables = tables
@@ -69,7 +66,6 @@ class Selector:
         self._database = database
         self._clock = clock
         self._suppression = suppression or Suppression()
-        self._answers = answers
         self._control = max((rule.fraction for rule in rules if isinstance(rule, RandomRule)), default=0.0)
 
     def run(self) -> int:
@@ -82,9 +78,7 @@ class Selector:
         chooser = Chooser(
             self._database, self._endpoint, self._tables.embeddings, self._suppression, self._is_control
         )
-        writer = BatchWriter(
-            self._tables, self._endpoint, self._rules, self._database, self._clock, chooser, self._answers
-        )
+        writer = BatchWriter(self._tables, self._endpoint, self._rules, self._database, self._clock, chooser)
         steps: list[Callable[[], int]] = [partial(self._settle, writer)]
         steps += [partial(self._follow, source, writer) for source in self._sources]
         new, failures = 0, []

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import polars as pl
 
 from collector.catalog import EndpointTables
-from relabel.alternatives import new_answers
+from relabel.alternatives import shadow_answers
 from relabel.case import Alternative, RecordedScore
 from relabel.conversation import read_conversation, storable
 from relabel.selection.case_writer import Flagged
 from relabel.selection.sources.newest_scores import span
 from relabel.selection.sources.source import ID, collected
-
-Answers: TypeAlias = Callable[
-    [EndpointTables, Sequence[str], datetime, datetime], Mapping[str, Sequence[Alternative]]
-]
-"""Other answers to the same requests: of the ids of records between two times."""
 
 _PAYLOAD_COLUMNS: Final = (
     ID,
@@ -55,9 +49,10 @@ def read_snapshots(
     tables: EndpointTables,
     wanted: pl.DataFrame,
     scores: Mapping[str, Sequence[RecordedScore]],
-    answers: Answers | None,
 ) -> Snapshots:
-    """Of the records of ``wanted`` (id and time). Raises :class:`~servelens.errors.Unavailable`."""
+    """Of the records of ``wanted`` (id and time), with what shadows have answered by now. Raises
+    :class:`~servelens.errors.Unavailable`.
+    """
     if wanted.is_empty():
         return Snapshots()
     version = tables.payload.version()  # before the look: what comes in between is looked for again
@@ -65,7 +60,7 @@ def read_snapshots(
     ids = wanted[ID].to_list()
     payload = tables.payload.scan(since=since, until=until).filter(pl.col(ID).is_in(ids))
     rows = collected(payload.select(_PAYLOAD_COLUMNS))
-    others = answers(tables, ids, since, until) if answers is not None and rows.height else {}
+    others = shadow_answers(tables, ids, since, until) if rows.height else {}
     records: dict[str, Flagged] = {}
     without_text: set[str] = set()
     for row in rows.iter_rows(named=True):
@@ -117,5 +112,5 @@ def _record(
         conversation=conversation,
         reasons=(),
         scores=scores,
-        alternatives=new_answers(conversation.messages, conversation.answered, (), others),
+        alternatives=others,
     )

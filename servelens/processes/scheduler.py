@@ -21,7 +21,6 @@ from experiments.bandit_controller import BanditController
 from experiments.decision_log import DecisionLog
 from experiments.runner import ExperimentRunner
 from experiments.store import ExperimentStore
-from relabel.alternatives import shadow_answers
 from relabel.selection.selector import Selector
 from servelens.assembly.alerts import alert_jobs
 from servelens.assembly.database import build_database
@@ -173,7 +172,6 @@ def _selections(
             database,
             clock,
             suppression=suppression_of(settings, endpoint),
-            answers=shadow_answers,
         )
         jobs.append(Job(f"select cases {endpoint}", settings.relabel.every_s, selector.run))
     return jobs

@@ -338,7 +338,6 @@ def test_a_selected_case_has_what_its_shadow_answered_and_its_session(
         database,
         clock,
         suppression=OFF,
-        answers=shadow_answers,
     )
     append_rows(
         tables,
@@ -362,6 +361,6 @@ def test_a_selected_case_has_what_its_shadow_answered_and_its_session(
     with database.session(read_only=True) as session:
         owners = session.execute(select(CaseRow.unit, CaseRow.session).order_by(CaseRow.unit.is_(None))).all()
     assert [tuple(each) for each in owners] == [("ann", "s-1"), (None, None)]
-    manual = ManualSelection(lambda endpoint: tables, database, clock, answers=shadow_answers)
+    manual = ManualSelection(lambda endpoint: tables, database, clock)
     queued = manual.add("chat", "request-000003", reason="see")
     assert [each.text for each in queue.get(queued.case_id).alternatives] == ["asked for by hand"]

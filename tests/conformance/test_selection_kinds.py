@@ -32,6 +32,7 @@ from relabel.selection.selector import Selector
 from relabel.selection.suppression import OFF
 from servelens.clock import ManualClock
 from servelens.database import Database
+from tests.label_schemas import Versions
 from tests.relabel_cases import START, append_rows, endpoint_tables, payload_row, score_row
 from tests.selection_rows import (
     append_to,
@@ -329,3 +330,46 @@ def test_a_sample_of_the_matches_is_taken(
     assert 10 < len(expected) < 55
     assert _selector(tables, database, rule).run() == len(expected)
     assert set(_reasons(queue)) == expected
+
+
+def test_a_case_brings_what_its_shadow_answered(
+    tables: EndpointTables, database: Database, queue: CaseQueue
+) -> None:
+    rules = [Rule("toxicity", "response", above=0.5), ShadowTextRule(0.5)]
+    selector = _selector(tables, database, *rules)
+    selector.run()
+    payload = [payload_row(0), said(1, "Why?", "Because of the light."), said(2, "Why?", "Nobody knows it.")]
+    append_rows(tables, payload, [score_row(0, 0.9), score_row(1, 0.9)])
+    append_to(tables.payload, [shadow_row(10, 0, "Entirely different words.")])
+    assert selector.run() == 2
+    shadows = [
+        shadow_row(11, 1, "Something else was said here."),
+        shadow_row(12, 2, "Water, then. Ask a fisherman."),
+        shadow_row(13, 2, "Nobody knows it."),
+    ]
+    append_to(tables.payload, shadows)
+    assert selector.run() == 1
+    answers = {
+        case.databricks_request_id: [(each.source, each.text) for each in queue.get(case.id).alternatives]
+        for case in queue.list(limit=10).cases
+    }
+    assert answers == {
+        "request-000000": [("shadow", "Entirely different words.")],  # there when the case was made
+        "request-000001": [("shadow", "Something else was said here.")],  # came with its rule, later
+        "request-000002": [("shadow", "Water, then. Ask a fisherman.")],  # not what the recorded answer says
+    }
+
+
+def test_the_answers_of_a_case_that_somebody_has_stand(tables: EndpointTables, database: Database) -> None:
+    queue = CaseQueue(database, ManualClock(START), schemas=Versions(annotators=2))
+    selector = _selector(tables, database, Rule("toxicity", "response", above=0.5), ShadowTextRule(0.5))
+    selector.run()
+    append_rows(tables, [said(1, "Why?", "Because of the light.")], [score_row(1, 0.9)])
+    assert selector.run() == 1
+    claimed = queue.claim("ada")
+    assert claimed is not None
+    append_to(tables.payload, [shadow_row(11, 1, "Something else was said here.")])
+    selector.run()
+    case = queue.get(claimed.id)
+    assert case.alternatives == ()
+    assert len(case.reasons) == 2
