@@ -126,6 +126,15 @@ def ago(value: datetime | None, now: datetime) -> str:
     return f"{round(hours)} h ago" if hours < 36 else f"{round(hours / 24)} days ago"
 
 
+def duration(value: timedelta) -> str:
+    """A time to wait in words: ``90 seconds``, ``15 minutes``, ``3 hours``."""
+    seconds = value.total_seconds()
+    for size, unit in ((3_600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}s"
+    return f"{seconds:.3g} second{'' if seconds == 1 else 's'}"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """``1 case``, ``2 cases``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -184,6 +184,7 @@ class ReasonRow(Base):
     __table_args__ = (
         UniqueConstraint("case_id", "rule"),
         Index("ix_relabel_reasons_evaluator", "evaluator", "case_id"),
+        Index("ix_relabel_reasons_kind", "kind", "case_id"),
     )
 
 

@@ -27,6 +27,7 @@ def idle_view(console: Console, view: View, *, disputes: bool, finished: bool) -
             )
         return empty("check", "Nobody disagrees", html.P("Cases show here when their labels differ."))
     waiting = counts.get(CaseState.OPEN, 0)
+    lease = formats.duration(console.services.queue.lease)
     if waiting and not finished:
         return empty(
             "relabel",
@@ -34,7 +35,7 @@ def idle_view(console: Console, view: View, *, disputes: bool, finished: bool) -
             html.P(
                 [
                     key("N"),
-                    " claims the next one. It is yours for 15 minutes at a time while this page is open.",
+                    f" claims the next one. It is yours for {lease} at a time while this page is open.",
                 ]
             ),
         )

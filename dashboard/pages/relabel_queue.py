@@ -17,10 +17,10 @@ from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, badge, card, plain, problem_slot, table
 from dashboard.pages.relabel_case import STATE_TONES
-from relabel.case import CaseState, CaseSummary
+from relabel.case import CaseState, CaseSummary, ReasonKind
 
 _ROWS = 25
-_FILTERS = ("state", "rule", "evaluator", "annotator")
+_FILTERS = ("state", "kind", "rule", "evaluator", "annotator")
 _ANY = "any"
 
 
@@ -43,6 +43,15 @@ def layout() -> Element:
                             *((str(state), str(state).capitalize()) for state in CaseState),
                         ],
                         str(CaseState.OPEN),
+                    ),
+                    _select(
+                        "kind",
+                        "Reason",
+                        [
+                            (_ANY, "Any reason"),
+                            *((str(kind), words) for kind, words in reason_text.TITLES.items()),
+                        ],
+                        _ANY,
                     ),
                     _entry("rule", "Rule"),
                     _entry("evaluator", "Evaluator"),
@@ -104,9 +113,10 @@ def register(callbacks: Callbacks, console: Console) -> None:
         if data is None or tab != "queue":
             raise PreventUpdate
         view = console.view(data)
-        state, rule, evaluator, annotator = ((value or "").strip() for value in chosen)
+        state, kind, rule, evaluator, annotator = ((value or "").strip() for value in chosen)
         page = queue.list(
             state=None if state == _ANY else CaseState(state),
+            kind=None if kind == _ANY else ReasonKind(kind),
             rule=rule or None,
             evaluator=evaluator or None,
             annotator=annotator or None,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from relabel.case import Case, CaseState, HistoryEntry, Page
+from relabel.case import Case, CaseState, HistoryEntry, Page, ReasonKind
 from relabel.queue.answers import SHORT
 from relabel.queue.case_queue import CaseQueue
 
@@ -209,6 +209,7 @@ def _add_list_routes(routes: APIRouter, queue: CaseQueue) -> None:
         annotator: str | None = None,
         evaluator: str | None = None,
         rule: str | None = None,
+        kind: ReasonKind | None = None,
         since: _Since = None,
         until: _Until = None,
         limit: int = 50,
@@ -221,6 +222,7 @@ def _add_list_routes(routes: APIRouter, queue: CaseQueue) -> None:
             annotator=annotator,
             evaluator=evaluator,
             rule=rule,
+            kind=kind,
             since=since,
             until=until,
             limit=limit,

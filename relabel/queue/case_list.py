@@ -17,7 +17,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from relabel.case import CaseState, CaseSummary, Page
+from relabel.case import CaseState, CaseSummary, Page, ReasonKind
 from relabel.models import CaseRow, ClaimRow, ReasonRow
 from relabel.queue.case_reader import preview, read_reasons
 from servelens.errors import Invalid
@@ -30,7 +30,7 @@ _PREVIEW_READ: Final = 201
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFilter:
     """Which cases; ``None`` is no condition. ``annotator``: who has or has had the case. ``since`` ≤ request time <
-    ``until``. ``evaluator`` and ``rule``: those of one of its reasons.
+    ``until``. ``evaluator``, ``rule`` and ``kind``: those of one of its reasons.
     """
 
     state: CaseState | None = None
@@ -38,6 +38,7 @@ class CaseFilter:
     annotator: str | None = None
     evaluator: str | None = None
     rule: str | None = None
+    kind: ReasonKind | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -64,6 +65,8 @@ class CaseFilter:
             reasons.append(ReasonRow.evaluator == self.evaluator)
         if self.rule is not None:
             reasons.append(ReasonRow.rule == self.rule)
+        if self.kind is not None:
+            reasons.append(ReasonRow.kind == self.kind)
         if reasons:
             found.append((ReasonRow.case_id, reasons))
         return found

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session, load_only
 
-from relabel.case import Case, CaseState, HistoryEntry, Page, checked_annotator, checked_reason
+from relabel.case import Case, CaseState, HistoryEntry, Page, ReasonKind, checked_annotator, checked_reason
 from relabel.label import MAX_COMMENT_LENGTH, Label, check_text
 from relabel.label_schema import Schemas
 from relabel.models import CaseRow, ClaimRow, ClaimState, CommentRow
@@ -47,8 +47,8 @@ _MOST_TRIES: Final = 1_000
 
 
 class CaseQueue:
-    """The cases of all endpoints in ``database``. ``lease_s`` is how long a claim lasts, in seconds; ``schemas`` says what
-    annotators are asked (nothing given: the default schema).
+    """The cases of all endpoints in ``database``. ``lease_s`` is how long a claim lasts, in seconds (``lease``: the
+    same); ``schemas`` says what annotators are asked (nothing given: the default schema).
 
     Every method is one transaction and may be called from any thread. ``annotator`` is the name of a person. A case that
     is returned is as that person may see it: of an unfinished one they see no label but their own, and a gold case looks
@@ -63,7 +63,7 @@ class CaseQueue:
             raise Invalid(f"{lease_s:g} is not a time", field="lease_s", fix="Use a number over 0.")
         self._database = database
         self._clock = clock
-        self._lease = timedelta(seconds=lease_s)
+        self.lease = self._lease = timedelta(seconds=lease_s)
         self._schemas = KnownSchemas(DefaultSchemas() if schemas is None else schemas)
         self._last_claimed: str | None = None
 
@@ -315,14 +315,13 @@ class CaseQueue:
         annotator: str | None = None,
         evaluator: str | None = None,
         rule: str | None = None,
+        kind: ReasonKind | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Cases in the order in which they are claimed; ``annotator`` has or has had them; ``since`` ≤ request time <
-        ``until``.
-
+        """Cases in the order in which they are claimed that a :class:`~relabel.queue.case_list.CaseFilter` lets through.
         ``limit`` is 1 to 500; ``cursor`` is :attr:`~relabel.case.Page.next_cursor` of the page before. Raises
         :class:`~servelens.errors.Invalid` for another limit or a cursor that is none.
         """
@@ -332,6 +331,7 @@ class CaseQueue:
             annotator=annotator,
             evaluator=evaluator,
             rule=rule,
+            kind=kind,
             since=since,
             until=until,
         )
@@ -339,10 +339,7 @@ class CaseQueue:
             return read_page(session, wanted, limit=limit, cursor=cursor)
 
     def counts(self, endpoint: str | None = None) -> Mapping[str, Mapping[CaseState, int]]:
-        """Cases per endpoint and state; every state is there, with 0 when there is none in it.
-
-        An expired lease counts as claimed until somebody claims.
-        """
+        """Cases per endpoint and every state; an expired lease counts as claimed until somebody claims."""
         with self._database.session(read_only=True) as session:
             return count_cases(session, endpoint)
 

@@ -99,6 +99,7 @@ def _widen_reasons() -> None:
         reasons.drop_constraint("uq_relabel_reasons_case_id_evaluator_target_direction", type_="unique")
         reasons.create_unique_constraint("uq_relabel_reasons_case_id_rule", ["case_id", "rule"])
     op.create_index("ix_relabel_reasons_evaluator", "relabel_reasons", ["evaluator", "case_id"])
+    op.create_index("ix_relabel_reasons_kind", "relabel_reasons", ["kind", "case_id"])
 
 
 def _widen_labels() -> None:

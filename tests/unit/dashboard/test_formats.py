@@ -114,6 +114,21 @@ def test_ago(gap: timedelta, words: str) -> None:
     assert formats.ago(now - gap, now) == words
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 second"),
+        (90, "90 seconds"),
+        (150, "2.5 minutes"),
+        (900, "15 minutes"),
+        (3600, "60 minutes"),
+        (12600, "3.5 hours"),
+    ],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert formats.duration(timedelta(seconds=seconds)) == words
+
+
 def test_plural() -> None:
     assert formats.plural(1, "case") == "1 case"
     assert formats.plural(2000, "case") == "2,000 cases"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from dashboard import problems
 from relabel.api.queue import router
+from relabel.case import Reason, ReasonKind
 from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
@@ -96,7 +98,8 @@ async def test_an_overseer_reassigns_reopens_and_makes_gold(client: httpx.AsyncC
 async def test_lists_know_who_had_a_case_and_why_it_is_one(
     client: httpx.AsyncClient, database: Database
 ) -> None:
-    add_cases(database, [flagged(9, evaluator="perplexity")])
+    drawn = Reason(rule="sample", kind=ReasonKind.RANDOM, priority=-1)
+    add_cases(database, [flagged(9, evaluator="perplexity"), replace(flagged(8), reasons=(drawn,))])
     await _post(client, "/claim")
     await _post(client, "/cases/1/label", rating="good")
     await _post(client, "/claim", "bob")
@@ -107,6 +110,10 @@ async def test_lists_know_who_had_a_case_and_why_it_is_one(
     assert await ids(annotator="ann") == await ids(annotator="bob") == [1]
     assert await ids(rule="perplexity response above") == [4]
     assert await ids(rule="perplexity response above", annotator="ann") == []
+    assert await ids(kind="random") == [5]
+    assert await ids(kind="score", rule="perplexity response above") == [4]
+    assert await ids(kind="random", rule="perplexity response above") == []
+    assert (await client.get("/cases", params={"kind": "whim"})).status_code == 422
     assert await ids(evaluator="toxicity", endpoint="chat", since="2026-03-01T12:00:02Z") == [2, 3]
 
 
