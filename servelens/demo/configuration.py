@@ -101,6 +101,8 @@ def write_configuration(
                     "priority": 2,
                 },
                 {"endpoint": ENDPOINT, "evaluator": "perplexity", "target": "response", "above": 500},
+                {"endpoint": ENDPOINT, "kind": "feedback", "feedback": "thumbs", "below": 0.5},
+                {"endpoint": ENDPOINT, "kind": "random", "fraction": 0.1},
             ],
         },
     }

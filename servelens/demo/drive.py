@@ -38,10 +38,17 @@ def drive(
             except openai.APIError as error:
                 answer = Answer(prompt, None, "", f"{type(error).__name__}: {error}")
             on_answer(answer)
+            if answer.request_id is not None and prompt.thumbs is not None:
+                _rate(client, endpoint, answer.request_id, prompt)
             return answer
 
         with ThreadPoolExecutor(_CALLERS) as pool:
             return list(pool.map(send, prompts))
+
+
+def _rate(client: openai.OpenAI, endpoint: str, request_id: str, prompt: Prompt) -> None:
+    feedback = {"request_id": request_id, "model": endpoint, "thumbs": prompt.thumbs, "user": prompt.user}
+    client.post("/feedback", body=feedback, cast_to=object)
 
 
 def _ask(client: openai.OpenAI, endpoint: str, prompt: Prompt) -> Answer:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One message of one user."""
+    """One message of one user, and what they think of the answer, if they say it."""
 
     user: str
     text: str
     stream: bool
+    thumbs: Literal["up", "down"] | None = None
 
 
 _CONVERSATIONS: dict[str, list[str]] = {
@@ -96,8 +98,13 @@ _CONVERSATIONS: dict[str, list[str]] = {
 }
 
 
+_DISPLEASED = ("dmitri", "liam", "tara")
+
+
 def prompts() -> list[Prompt]:
-    """All prompts, turn by turn, so that users come back later; every third one is streamed."""
+    """All prompts, turn by turn, so that users come back later; every third one is streamed. Everybody says of the first answer
+    what they think of it.
+    """
     turns = max(len(texts) for texts in _CONVERSATIONS.values())
     ordered = [
         (user, texts[turn])
@@ -105,4 +112,12 @@ def prompts() -> list[Prompt]:
         for user, texts in _CONVERSATIONS.items()
         if turn < len(texts)
     ]
-    return [Prompt(user, text, stream=index % 3 == 2) for index, (user, text) in enumerate(ordered)]
+    return [
+        Prompt(
+            user,
+            text,
+            stream=index % 3 == 2,
+            thumbs=None if index >= len(_CONVERSATIONS) else "down" if user in _DISPLEASED else "up",
+        )
+        for index, (user, text) in enumerate(ordered)
+    ]

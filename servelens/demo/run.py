@@ -42,7 +42,7 @@ from servelens.demo.configuration import (
 )
 from servelens.demo.drive import Answer, drive
 from servelens.demo.prompts import prompts
-from servelens.demo.summary import print_summary, variant_rows
+from servelens.demo.summary import print_summary, thumbs_said, variant_rows
 from servelens.errors import Unavailable
 from servelens.processes import models_prepare
 from servelens.settings_file import load_settings
@@ -104,6 +104,8 @@ def run(
             console.print(f"[yellow]failed[/yellow] {answer.prompt.text!r}: {answer.error}", highlight=False)
         with console.status("Waiting for the records in the table"):
             _until(lambda: _rows(tables) >= len(answers), 30, "records are missing in the table", log)
+            rated = sum(answer.prompt.thumbs is not None and not answer.error for answer in answers)
+            _until(lambda: _thumbs(tables) >= rated, 30, "feedback is missing in its table", log)
         _wait_for_scores(console, tables, log)
         with httpx.Client(base_url=dashboard, timeout=30) as api:
             with console.status("Analysing the experiment"):
@@ -120,6 +122,7 @@ def run(
             in_table=_rows(tables),
             rows=variant_rows(tables),
             report=report,
+            thumbs=thumbs_said(tables),
             cases=cases,
             exported=exported,
             export_file=os.path.relpath(export_file),
@@ -241,6 +244,10 @@ def _cases(api: httpx.Client) -> dict[str, int]:
 
 def _rows(tables: EndpointTables) -> int:
     return tables.payload.scan().select("databricks_request_id").collect().height
+
+
+def _thumbs(tables: EndpointTables) -> int:
+    return sum(thumbs_said(tables).values())
 
 
 def _ready(url: str) -> bool:

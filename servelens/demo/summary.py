@@ -55,6 +55,12 @@ def variant_rows(tables: EndpointTables) -> pl.DataFrame:
     )
 
 
+def thumbs_said(tables: EndpointTables) -> dict[str, int]:
+    """How many users said up and down."""
+    said = tables.feedback.scan().filter(pl.col("name") == "thumbs").group_by("label").len().collect()
+    return {str(label): count for label, count in said.iter_rows()}
+
+
 def print_summary(
     console: Console,
     *,
@@ -62,6 +68,7 @@ def print_summary(
     in_table: int,
     rows: pl.DataFrame,
     report: Mapping[str, Any],
+    thumbs: Mapping[str, int],
     cases: Mapping[str, int],
     exported: int,
     export_file: str,
@@ -91,6 +98,8 @@ def print_summary(
     for metric in report["metrics"]:
         for comparison in metric["comparisons"]:
             console.print(f"           {_comparison(metric, comparison)}", highlight=False)
+    said = ", ".join(f"{count} thumbs {label}" for label, count in sorted(thumbs.items(), reverse=True))
+    console.print(f"[bold]feedback[/bold]   {said or 'none'}", highlight=False)
     queued = ", ".join(f"{count} {state}" for state, count in sorted(cases.items()) if count)
     console.print(f"[bold]cases[/bold]      {queued or 'none'}", highlight=False)
     console.print(

@@ -55,6 +55,7 @@ def test_the_demo(
     (folder,) = tmp_path.iterdir()
     printed = capfd.readouterr().err
     assert "records sent 62 = records in the table 62" in printed
+    assert "21 thumbs up, 3 thumbs down" in printed
     assert "3 labeled" in printed
     lines = (folder / "fine-tuning.jsonl").read_text().splitlines()
     assert len(lines) == 3
