@@ -18,6 +18,8 @@ MAX_ANNOTATORS: Final = 20
 MAX_FIELDS: Final = 30
 MAX_OPTIONS: Final = 200
 MAX_SPANS: Final = 1_000
+MAX_MARKED: Final = 1_000_000
+"""Characters of all spans of a label: each is kept with its text."""
 MAX_TEXT_LENGTH: Final = 100_000
 MAX_SCALE: Final = 100
 
@@ -123,7 +125,8 @@ class LabelSchema:
         kept: dict[str, Value] = {}
         for each in self.fields:
             value = values.get(each.name)
-            if value is None or value == "" or value == []:
+            is_blank = each.type is FieldType.TEXT and isinstance(value, str) and not value.strip()
+            if value is None or value == "" or value == [] or is_blank:
                 comparable = each.type is not FieldType.PREFERENCE or bool(texts.alternatives)
                 if each.required and comparable:
                     raise Invalid(
@@ -249,7 +252,8 @@ def _number(value: Any, scale: int, place: str) -> int:
 def _spans(value: Any, options: tuple[str, ...], text: str, place: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or len(value) > MAX_SPANS:
         raise Invalid(f"it is no list of at most {MAX_SPANS} spans", field=place, fix="Give a list of spans.")
-    spans: list[dict[str, Any]] = []
+    spans: dict[tuple[int, int, str], dict[str, Any]] = {}
+    marked = 0
     for index, span in enumerate(value):
         here = f"{place}[{index}]"
         if not isinstance(span, Mapping):
@@ -263,5 +267,14 @@ def _spans(value: Any, options: tuple[str, ...], text: str, place: str) -> list[
                 fix=f"Give 0 ≤ start < end ≤ {len(text)}, in characters.",
             )
         label = _word(span.get("label"), options, f"{here}.label")
-        spans.append({"start": start, "end": end, "label": label, "text": text[start:end]})
-    return sorted(spans, key=lambda span: (span["start"], span["end"], span["label"]))
+        if (start, end, label) in spans:
+            continue
+        marked += end - start
+        if marked > MAX_MARKED:
+            raise Invalid(
+                f"they mark more than {MAX_MARKED} characters",
+                field=place,
+                fix="Mark the same text less often.",
+            )
+        spans[start, end, label] = {"start": start, "end": end, "label": label, "text": text[start:end]}
+    return [spans[key] for key in sorted(spans)]

@@ -116,10 +116,11 @@ class Importer:
     def run(self, elements: Iterable[Mapping[str, Any]], *, dry_run: bool = False) -> ImportReport:
         """Import the elements of the exported array, in their order.
 
-        One transaction for the annotations of one case that follow each other, up to a thousand. ``dry_run`` changes nothing; it does not
-        see that two tasks far apart in the file are about the same case. Raises :class:`~servelens.errors.Invalid` when not
-        even the first element can be read, and :class:`~servelens.errors.Unavailable` when the database fails; what was
-        taken until then stays taken, and importing the same file again goes on from there.
+        One transaction for the annotations of one case that follow each other, up to a thousand. ``dry_run`` changes
+        nothing; it does not see that two tasks far apart in the file are about the same case. Raises
+        :class:`~servelens.errors.Invalid` when not even the first element can be read, and
+        :class:`~servelens.errors.Unavailable` when the database fails; what was taken until then stays taken, and importing
+        the same file again goes on from there.
         """
         counted: Counter[Outcome] = Counter()
         problems: list[Problem] = []
