@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
 
 from relabel.label import ANSWER, TIE, Label, Rating, Value, check_text
 from servelens.errors import Invalid
@@ -259,8 +259,7 @@ def _spans(value: Any, options: tuple[str, ...], text: str, place: str) -> list[
         if not isinstance(span, Mapping):
             raise Invalid("it is no span", field=here, fix='Give {"start": 0, "end": 5, "label": "…"}.')
         start, end = span.get("start"), span.get("end")
-        whole = all(isinstance(each, int) and not isinstance(each, bool) for each in (start, end))
-        if not whole or not 0 <= start < end <= len(text):  # type: ignore[operator]
+        if not _is_whole(start) or not _is_whole(end) or not 0 <= start < end <= len(text):
             raise Invalid(
                 f"{start!r} to {end!r} is no part of the text"[:300],
                 field=here,
@@ -278,3 +277,7 @@ def _spans(value: Any, options: tuple[str, ...], text: str, place: str) -> list[
             )
         spans[start, end, label] = {"start": start, "end": end, "label": label, "text": text[start:end]}
     return [spans[key] for key in sorted(spans)]
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
