@@ -8,7 +8,7 @@ nearly the same cannot take a case over: it leaves with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from relabel.models import (
 from servelens.database import Database
 
 _RECORDS_PER_TRANSACTION: Final = 500
+_RECORD: Final = "databricks_request_id"
 
 
 def forget_records(database: Database, endpoint: str, request_ids: Sequence[str]) -> Mapping[str, int]:
@@ -66,6 +67,7 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
     ).all()
     session.execute(delete(OccurrenceRow).where(*ours))
     left: list[int] = []
+    ids = frozenset(request_ids)
     for case in cases:
         other = session.scalar(
             select(OccurrenceRow)
@@ -82,10 +84,10 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
             )
             or 1
         )
-        if case.databricks_request_id in request_ids:
+        if case.databricks_request_id in ids:
             case.databricks_request_id, case.request_time = other.databricks_request_id, other.request_time
-            # Whose the other one is has not been kept.
-            case.unit = case.session = None
+            case.unit = case.session = None  # whose the other is, nothing here knows
+        case.alternatives = _unnamed(case.alternatives, ids)
     theirs = select(LabelRow.id).where(LabelRow.case_id.in_(left))
     session.execute(delete(ImportRow).where(ImportRow.label_id.in_(theirs)))
     session.execute(delete(DecisionRow).where(DecisionRow.case_id.in_(left)))
@@ -94,3 +96,10 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
         session.execute(delete(row).where(row.case_id.in_(left)))
     session.execute(delete(CaseRow).where(CaseRow.id.in_(left)))
     return len(left), len(labels)
+
+
+def _unnamed(alternatives: list[dict[str, Any]] | None, ids: frozenset[str]) -> list[dict[str, Any]] | None:
+    """Other answers without the ids of forgotten records."""
+    if alternatives is None or not any(each.get(_RECORD) in ids for each in alternatives):
+        return alternatives
+    return [{**each, _RECORD: None} if each.get(_RECORD) in ids else each for each in alternatives]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
 
 from relabel.label import ANSWER, TIE, Label, Rating, Value, check_text
 from servelens.errors import Invalid
@@ -18,6 +18,8 @@ MAX_ANNOTATORS: Final = 20
 MAX_FIELDS: Final = 30
 MAX_OPTIONS: Final = 200
 MAX_SPANS: Final = 1_000
+MAX_MARKED: Final = 1_000_000
+"""Characters of all spans of a label: each is kept with its text."""
 MAX_TEXT_LENGTH: Final = 100_000
 MAX_SCALE: Final = 100
 
@@ -123,7 +125,8 @@ class LabelSchema:
         kept: dict[str, Value] = {}
         for each in self.fields:
             value = values.get(each.name)
-            if value is None or value == "" or value == []:
+            is_blank = each.type is FieldType.TEXT and isinstance(value, str) and not value.strip()
+            if value is None or value == "" or value == [] or is_blank:
                 comparable = each.type is not FieldType.PREFERENCE or bool(texts.alternatives)
                 if each.required and comparable:
                     raise Invalid(
@@ -249,19 +252,32 @@ def _number(value: Any, scale: int, place: str) -> int:
 def _spans(value: Any, options: tuple[str, ...], text: str, place: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or len(value) > MAX_SPANS:
         raise Invalid(f"it is no list of at most {MAX_SPANS} spans", field=place, fix="Give a list of spans.")
-    spans: list[dict[str, Any]] = []
+    spans: dict[tuple[int, int, str], dict[str, Any]] = {}
+    marked = 0
     for index, span in enumerate(value):
         here = f"{place}[{index}]"
         if not isinstance(span, Mapping):
             raise Invalid("it is no span", field=here, fix='Give {"start": 0, "end": 5, "label": "…"}.')
         start, end = span.get("start"), span.get("end")
-        whole = all(isinstance(each, int) and not isinstance(each, bool) for each in (start, end))
-        if not whole or not 0 <= start < end <= len(text):  # type: ignore[operator]
+        if not _is_whole(start) or not _is_whole(end) or not 0 <= start < end <= len(text):
             raise Invalid(
                 f"{start!r} to {end!r} is no part of the text"[:300],
                 field=here,
                 fix=f"Give 0 ≤ start < end ≤ {len(text)}, in characters.",
             )
         label = _word(span.get("label"), options, f"{here}.label")
-        spans.append({"start": start, "end": end, "label": label, "text": text[start:end]})
-    return sorted(spans, key=lambda span: (span["start"], span["end"], span["label"]))
+        if (start, end, label) in spans:
+            continue
+        marked += end - start
+        if marked > MAX_MARKED:
+            raise Invalid(
+                f"they mark more than {MAX_MARKED} characters",
+                field=place,
+                fix="Mark the same text less often.",
+            )
+        spans[start, end, label] = {"start": start, "end": end, "label": label, "text": text[start:end]}
+    return [spans[key] for key in sorted(spans)]
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

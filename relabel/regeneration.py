@@ -82,7 +82,7 @@ class Regeneration:
     async def _post(
         self, url: str, body: bytes, headers: Mapping[bytes, bytes]
     ) -> tuple[httpx.Response, bytes]:
-        content = b""
+        content = bytearray()
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -106,7 +106,7 @@ class Regeneration:
             raise Unavailable(
                 f"the proxy cannot be reached: {words}", field="proxy", fix="Is it running?"
             ) from error
-        return response, content
+        return response, bytes(content)
 
 
 def _path(endpoint: str, served_entity: str | None) -> str:

@@ -25,7 +25,9 @@ def task(
     return {"id": 100 + number, "data": {**where}, "meta": {**where}, "annotations": list(annotations)}
 
 
-def rated(number: int, rating: str = "good", user: Any = "ann@example.com", **more: Any) -> dict[str, Any]:
+def rated(
+    number: int | str, rating: str = "good", user: Any = "ann@example.com", **more: Any
+) -> dict[str, Any]:
     result = [
         {"from_name": "rating", "to_name": "dialogue", "type": "choices", "value": {"choices": [rating]}}
     ]

@@ -161,7 +161,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             f"Case {case.id}",
             _content(case, schema, view.zone),
             relabel_case.comments(case) if case.comments else html.P("None yet.", className="muted small"),
-            _history(queue.history(case_id), view.zone),
+            _history(queue.history(case_id, reader), view.zone),
             _gold_form(case, known),
         )
 

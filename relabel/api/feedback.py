@@ -46,7 +46,8 @@ def router(catalog: Catalog, clock: Clock) -> APIRouter:
     ) -> UnmatchedFeedback:
         """Feedback whose record is not known, of one endpoint or of all."""
         end = until or clock.now()
-        begin = since or end - _WINDOW
+        end = _utc(end, "until")
+        begin = _utc(end, "until", -_WINDOW) if since is None else _utc(since, "since")
         if begin >= end:
             raise Invalid("it is not before until", field="since", fix="Give an earlier time.")
         catalog.refresh()
@@ -74,3 +75,12 @@ def router(catalog: Catalog, clock: Clock) -> APIRouter:
         return found.get(request_id, [])
 
     return routes
+
+
+def _utc(moment: datetime, field: str, later: timedelta = timedelta(0)) -> datetime:
+    try:
+        return moment.astimezone(UTC) + later
+    except OverflowError as error:
+        raise Invalid(
+            "it is outside of the calendar", field=field, fix="Give a time nearer to now."
+        ) from error

@@ -235,9 +235,9 @@ def _add_list_routes(routes: APIRouter, queue: CaseQueue) -> None:
         return _written(queue.get(case_id, annotator))
 
     @routes.get("/cases/{case_id}/history")
-    def history(case_id: _CaseId) -> tuple[HistoryEntry, ...]:
-        """All that happened to a case."""
-        return queue.history(case_id)
+    def history(case_id: _CaseId, annotator: str | None = None) -> tuple[HistoryEntry, ...]:
+        """All that happened to a case; to an annotator, of an unfinished one, without what others said."""
+        return queue.history(case_id, annotator)
 
     @routes.get("/counts")
     def counts(endpoint: str | None = None) -> Counts:

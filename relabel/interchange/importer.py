@@ -20,6 +20,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from relabel.case import checked_annotator
+from relabel.conversation import storable
 from relabel.interchange.task_case import texts_of
 from relabel.interchange.tool import Annotation, Said, Tool
 from relabel.label import Label, check_text
@@ -34,6 +35,8 @@ from servelens.errors import Invalid, Missing
 MAX_PROBLEMS: Final = 100
 _LARGEST_ID: Final = 2**63 - 1
 _LONGEST_NAME: Final = 255
+_LONGEST_MESSAGE: Final = 1_000
+_AT_ONCE: Final = 1_000
 
 
 class Outcome(StrEnum):
@@ -67,6 +70,12 @@ class Problem:
     external_id: str | None = None
     case_id: int | None = None
     annotator: str | None = None
+
+    def __post_init__(self) -> None:
+        """What the file says need be neither short nor valid Unicode, and the report goes out as JSON."""
+        object.__setattr__(self, "message", storable(self.message[:_LONGEST_MESSAGE]))
+        if self.external_id is not None:
+            object.__setattr__(self, "external_id", storable(self.external_id[:_LONGEST_NAME]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +116,11 @@ class Importer:
     def run(self, elements: Iterable[Mapping[str, Any]], *, dry_run: bool = False) -> ImportReport:
         """Import the elements of the exported array, in their order.
 
-        One transaction for the annotations of one case that follow each other. ``dry_run`` changes nothing; it does not
-        see that two tasks far apart in the file are about the same case. Raises :class:`~servelens.errors.Invalid` when not
-        even the first element can be read, and :class:`~servelens.errors.Unavailable` when the database fails; what was
-        taken until then stays taken, and importing the same file again goes on from there.
+        One transaction for the annotations of one case that follow each other, up to a thousand. ``dry_run`` changes
+        nothing; it does not see that two tasks far apart in the file are about the same case. Raises
+        :class:`~servelens.errors.Invalid` when not even the first element can be read, and
+        :class:`~servelens.errors.Unavailable` when the database fails; what was taken until then stays taken, and importing
+        the same file again goes on from there.
         """
         counted: Counter[Outcome] = Counter()
         problems: list[Problem] = []
@@ -122,11 +132,12 @@ class Importer:
 
         found = _annotations(self._tool, _until_broken(elements, note), note)
         for _, group in itertools.groupby(found, key=lambda each: _case_key(each[1])):
-            for result in self._case(list(group), dry_run):
-                if isinstance(result, Problem):
-                    note(result)
-                else:
-                    counted[result] += 1
+            while some := list(itertools.islice(group, _AT_ONCE)):
+                for result in self._case(some, dry_run):
+                    if isinstance(result, Problem):
+                        note(result)
+                    else:
+                        counted[result] += 1
         failed = sum(count for outcome, count in counted.items() if outcome not in _FINE)
         return ImportReport(
             dry_run=dry_run,

@@ -27,6 +27,7 @@ NO_CONTROLS: Final = frozenset(
 )
 """What the short export says of an annotation, and what a task carries."""
 
+_LONGEST_S: Final = 366 * 86_400
 _NUMBER: Final = {"rating", "number"}
 # In its text of a span Label Studio writes line breaks as \n, in two characters; and white space as the page shows it.
 _NOT_COMPARED: Final = re.compile(r"\\n|\s+")
@@ -132,7 +133,6 @@ def _annotation(
     case_id = _whole(origin.get("case_id"))
     request_id = origin.get("databricks_request_id")
     endpoint = origin.get("endpoint")
-    took = isinstance(lead_time, int | float) and not isinstance(lead_time, bool) and lead_time >= 0
     return Annotation(
         external_id=f"{case_id if case_id is not None else request_id}:{identifier}",
         user=str(user),
@@ -142,8 +142,14 @@ def _annotation(
         endpoint=endpoint if isinstance(endpoint, str) else None,
         schema_version=_whole(origin.get("schema_version")),
         raw=raw,
-        duration_s=float(lead_time) if took else None,
+        duration_s=_seconds(lead_time),
     )
+
+
+def _seconds(value: Any) -> float | None:
+    """How long somebody took, where it is a time at all: JSON has numbers that no float holds."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= _LONGEST_S else None
 
 
 def _result(result: Any, place: str) -> dict[str, Any]:

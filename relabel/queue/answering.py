@@ -113,7 +113,9 @@ def withdraw(
     undecide(session, row, now)
     row.skip_reason = None
     record(session, row, unfinished_state(row), annotator, now, "withdrawn", detail)
-    if row.state is not CaseState.GOLD:
+    if row.state is CaseState.GOLD:
+        claim.version += 2  # the answer was one change, and this is another
+    else:
         claim.version = row.version
         row.annotator = annotator
     start_lease(session, row, claim, now + lease)

@@ -300,12 +300,17 @@ class CaseQueue:
             return case
         return replace(case, schema_version=self._schemas.current(case.endpoint).version)
 
-    def history(self, case_id: int) -> tuple[HistoryEntry, ...]:
-        """All that happened to the case, the oldest first."""
+    def history(self, case_id: int, annotator: str | None = None) -> tuple[HistoryEntry, ...]:
+        """All that happened to the case, the oldest first, as ``annotator`` may see it: of an unfinished case without what
+        others said. Nobody named: everything.
+        """
+        reader = None if annotator is None else checked_annotator(annotator)
         with self._database.session(read_only=True) as session:
-            if session.get(CaseRow, case_id, options=[load_only(CaseRow.id)]) is None:
+            row = session.get(CaseRow, case_id, options=[load_only(CaseRow.state)])
+            if row is None:
                 raise no_case(case_id)
-            return read_history(session, case_id)
+            claim = None if reader is None else claim_of(session, case_id, reader)
+            return read_history(session, row, reader, claim)
 
     def list(
         self,

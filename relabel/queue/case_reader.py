@@ -26,7 +26,7 @@ from relabel.label import GivenLabel, Label
 from relabel.models import CaseRow, ClaimRow, ClaimState, CommentRow, HistoryRow, LabelRow, ReasonRow
 from relabel.queue.answers import read_label
 from relabel.queue.gold import as_any_other
-from relabel.queue.places import FINISHED
+from relabel.queue.places import FINISHED, SAID
 
 _PREVIEW_LENGTH: Final = 200
 _REASONS: Final = (
@@ -104,11 +104,24 @@ def read_case(
     return case
 
 
-def read_history(session: Session, case_id: int) -> tuple[HistoryEntry, ...]:
-    """All that happened to a case, the oldest first."""
-    rows = session.scalars(select(HistoryRow).where(HistoryRow.case_id == case_id).order_by(HistoryRow.id))
+def read_history(
+    session: Session, row: CaseRow, reader: str | None = None, claim: ClaimRow | None = None
+) -> tuple[HistoryEntry, ...]:
+    """All that happened to a case, the oldest first. A ``reader`` who has yet to judge it (``claim`` is theirs, where they
+    have one) does not see what others said, nor the known answer.
+    """
+    is_blind = reader is not None and row.state not in FINISHED and not _adjudicates(claim)
+    rows = session.scalars(select(HistoryRow).where(HistoryRow.case_id == row.id).order_by(HistoryRow.id))
     return tuple(
-        HistoryEntry(row.at, row.from_state, row.to_state, row.actor, row.detail, row.event) for row in rows
+        HistoryEntry(
+            each.at,
+            each.from_state,
+            each.to_state,
+            each.actor,
+            _without_judgement(each) if is_blind and each.actor != reader else each.detail,
+            each.event,
+        )
+        for each in rows
     )
 
 
@@ -157,6 +170,14 @@ def _labels(
         )
         for each in session.scalars(given, {"case_id": row.id, "annotator": reader})
     )
+
+
+def _without_judgement(entry: HistoryRow) -> str | None:
+    if entry.detail is None or entry.event in ("withdrawn", "skipped"):
+        return None
+    if entry.event == "gold" and entry.to_state is CaseState.GOLD:
+        return None
+    return entry.detail.partition(SAID)[0]
 
 
 def _adjudicates(claim: ClaimRow | None) -> bool:

@@ -102,8 +102,11 @@ def own_claim(
         return None
     row = session.scalar(select(CaseRow).where(CaseRow.id == found.case_id).with_for_update())
     claim = session.get(ClaimRow, found.id)
-    # Between the two the same annotator may have answered it.
-    return None if row is None or claim is None or claim.state is not ClaimState.HELD else (row, claim)
+    if row is None or claim is None:
+        return None
+    # Between the two the same annotator may have answered it, or somebody may have given it to another.
+    is_theirs = claim.state is ClaimState.HELD and claim.annotator == annotator
+    return (row, claim) if is_theirs and claim.is_adjudication == is_adjudication else None
 
 
 @dataclass(frozen=True, slots=True)

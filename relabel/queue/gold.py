@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from relabel.case import Case, CaseState, Resolution
 from relabel.label_schema import LabelSchema
 from relabel.models import CaseRow, ClaimRow, ClaimState
-from relabel.queue.places import GOLD_VERSION, claim_of
+from relabel.queue.places import claim_of
 
 
 def next_gold(session: Session, schema: LabelSchema, annotator: str, endpoint: str) -> CaseRow | None:
@@ -64,21 +64,27 @@ def _is_due(session: Session, every: int, annotator: str, endpoint: str) -> bool
 def as_any_other(case: Case, row: CaseRow, claim: ClaimRow | None) -> Case:
     """A gold case as its annotator is shown it: the first to have a case that nobody had before."""
     if claim is None or claim.state in (ClaimState.EXPIRED, ClaimState.RELEASED):
-        return replace(
+        untouched = replace(
             case,
             state=CaseState.OPEN,
             version=1,
             annotator=None,
             lease_expires_at=None,
             labeled=0,
-            wanted=1 if claim is None else row.wanted,  # as long as nobody has had a case, it wants one
+            wanted=1,  # as long as nobody has had a case
             updated_at=row.created_at,
         )
+        if claim is None:
+            return untouched
+        touched = replace(untouched, wanted=row.wanted, updated_at=claim.claimed_at)
+        if claim.state is ClaimState.EXPIRED:  # the lease ends without a change
+            return replace(touched, version=claim.version, annotator=claim.annotator)
+        return replace(touched, version=claim.version + 1)
     if claim.state is ClaimState.HELD:
         return replace(
             case,
             state=CaseState.CLAIMED,
-            version=GOLD_VERSION,
+            version=claim.version,
             labeled=0,
             updated_at=claim.claimed_at,
         )
@@ -86,7 +92,7 @@ def as_any_other(case: Case, row: CaseRow, claim: ClaimRow | None) -> Case:
     shown = replace(
         case,
         state=CaseState.OPEN,
-        version=GOLD_VERSION + 1,
+        version=claim.version + 1,
         annotator=claim.annotator,
         lease_expires_at=None,
         labeled=int(is_labeled),

@@ -21,7 +21,7 @@ from relabel.queue.answers import read_answers, texts_of
 from relabel.queue.claiming import may_adjudicate
 from relabel.queue.known_schemas import SchemasOfCall
 from relabel.queue.places import (
-    GOLD_VERSION,
+    SAID,
     check_may_answer,
     claim_of,
     first_end,
@@ -98,7 +98,7 @@ def reassign(
     claim.claimed_at = now
     record(session, row, row.state, actor, now, "reassigned", f"from {from_annotator} to {to_annotator}")
     if row.state is CaseState.GOLD:
-        claim.version = GOLD_VERSION
+        claim.version += 1
     else:
         claim.version = row.version
         row.annotator = to_annotator
@@ -171,7 +171,7 @@ def _empty(session: Session, row: CaseRow) -> list[str]:
 
 
 def _detail(reason: str, said: list[str]) -> str:
-    return f"{reason}\nlabels: [{', '.join(said)}]" if said else reason
+    return f"{reason}{SAID}[{', '.join(said)}]" if said else reason
 
 
 def _remove_claim(session: Session, row: CaseRow, claim: ClaimRow) -> None:

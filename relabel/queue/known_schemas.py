@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from relabel.label_schema import LabelSchema, Schemas, default_schema
 from servelens.database import Database
-from servelens.errors import Unavailable
+from servelens.errors import Missing, Unavailable
 
 _MOST_KEPT: Final = 1_000
 _LONGEST_WAIT_S: Final = 20.0
@@ -90,7 +90,10 @@ class KnownSchemas:
         if len(self._versions) > _MOST_KEPT:
             self._versions.clear()
         if version is not None:
-            self._versions[endpoint, version] = self._schemas.version(endpoint, version)
+            try:
+                self._versions[endpoint, version] = self._schemas.version(endpoint, version)
+            except Missing as error:  # told to the transaction, which may know what to do
+                schemas.missing[endpoint, version] = error
             return
         found = self._schemas.current(endpoint)
         schemas.now[endpoint] = found
@@ -102,6 +105,7 @@ class SchemasOfCall:
 
     def __init__(self, versions: dict[tuple[str, int], LabelSchema]) -> None:
         self.now: dict[str, LabelSchema] = {}
+        self.missing: dict[tuple[str, int], Missing] = {}
         self._versions = versions
 
     def current(self, endpoint: str) -> LabelSchema:
@@ -112,8 +116,12 @@ class SchemasOfCall:
         return found
 
     def version(self, endpoint: str, version: int) -> LabelSchema:
-        """What they were asked at ``version``; only inside :meth:`KnownSchemas.run`."""
+        """What they were asked at ``version``; only inside :meth:`KnownSchemas.run`. Raises
+        :class:`~servelens.errors.Missing` when there is none.
+        """
         found = self._versions.get((endpoint, version))
+        if found is None and (endpoint, version) in self.missing:
+            raise self.missing[endpoint, version]
         if found is None:
             raise _SchemaNeeded(endpoint, version)
         return found

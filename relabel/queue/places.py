@@ -18,13 +18,17 @@ from relabel.models import CaseRow, ClaimRow, ClaimState, HistoryRow
 from servelens.errors import Conflict, Missing
 
 GOLD_VERSION: Final = 2
-"""The version of every claim of a gold case: what a case that nobody has had yet shows to the first who claims it."""
+"""The version of a first claim of a gold case: what a case that nobody has had yet shows to the first who claims it. From
+then on it grows with what its holder does, as that of a case of theirs alone would.
+"""
 _LOCKED: Final = select(CaseRow).where(CaseRow.id == bindparam("case_id")).with_for_update()
 _CLAIM: Final = select(ClaimRow).where(
     ClaimRow.case_id == bindparam("case_id"), ClaimRow.annotator == bindparam("annotator")
 )
 _HISTORY: Final = HistoryRow.metadata.tables[HistoryRow.__tablename__].insert()
 FINISHED: Final = (CaseState.LABELED, CaseState.SKIPPED)
+SAID: Final = "\nlabels: "
+"""In the detail of an entry of the history, between a reason and the labels (JSON) that left the case."""
 
 
 def locked_case(session: Session, case_id: int) -> CaseRow:
@@ -111,10 +115,11 @@ def take_place(
     session: Session, row: CaseRow, claim: ClaimRow, now: datetime, event: str, detail: str | None = None
 ) -> None:
     """``claim``, which is new or ran out, is held from now on."""
+    is_again = claim.state is not None
     claim.state = ClaimState.HELD
     if row.state is CaseState.GOLD:
         record(session, row, row.state, claim.annotator, now, event, detail)
-        claim.version = GOLD_VERSION
+        claim.version = claim.version + 1 if is_again else GOLD_VERSION
         return
     if claim.is_adjudication:
         state = CaseState.ADJUDICATING

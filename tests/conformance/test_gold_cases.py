@@ -107,6 +107,57 @@ def test_annotators_cannot_tell_it_from_another(
         }
 
 
+def test_nor_by_what_becomes_of_it_in_their_hands(database: Database, clock: ManualClock) -> None:
+    queue = _with_gold(database, clock, cases=30)
+    for _ in range(3):
+        queue.submit(_claimed(queue, "ann").id, "ann", GOOD)
+    gold = _claimed(queue, "ann").id
+    assert queue.get(gold).state is CaseState.GOLD
+    queue.claim("bob")
+
+    def seen(case_id: int, name: str) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+
+        def look() -> None:
+            case = queue.get(case_id, name)
+            holder = case.annotator and case.annotator == name
+            found.append(
+                (case.state, case.version, holder, case.labeled, case.resolution, case.lease_expires_at)
+            )
+
+        look()
+        for act in (
+            lambda: queue.submit(case_id, name, GOOD),
+            lambda: queue.withdraw(case_id, name),
+            lambda: queue.skip(case_id, name, "no"),
+            lambda: queue.withdraw(case_id, name),
+        ):
+            act()
+            look()
+        queue.submit(case_id, name, GOOD, version=found[-1][1])
+        queue.withdraw(case_id, name)
+        look()
+        return found
+
+    assert seen(gold, "ann") == seen(4, "bob")
+    clock.advance(1_000)
+    assert queue.claim("carl") is not None, "frees what ran out"
+    queue.release(4, "carl")
+    late = [
+        queue.get(gold, "ann"),
+        queue.renew(gold, "ann"),
+        queue.release(gold, "ann"),
+        queue.get(gold, "ann"),
+    ]
+    assert [(case.state, case.annotator) for case in late] == [
+        (CaseState.OPEN, "ann"),
+        (CaseState.CLAIMED, "ann"),
+        (CaseState.OPEN, None),
+        (CaseState.OPEN, None),
+    ]
+    assert [case.version - late[0].version for case in late] == [0, 1, 2, 2]
+
+
 def test_a_gold_case_that_was_given_back_or_skipped_does_not_come_again(
     database: Database, clock: ManualClock
 ) -> None:
@@ -144,6 +195,8 @@ def test_a_labeled_case_becomes_gold_and_an_open_one_again(database: Database, c
     gold = queue.set_gold(case.id, {"rating": "good"}, actor="lead")
     assert (gold.state, gold.resolution) == (CaseState.GOLD, None)
     queue.set_gold(case.id, {"rating": "bad"}, actor="lead")
+    assert queue.history(case.id)[-1].detail == '{"rating": "bad"}'
+    assert queue.history(case.id, "ann")[-1].detail is None
     opened = queue.set_gold(case.id, None, actor="lead")
     assert (opened.state, opened.labels) == (CaseState.OPEN, ())
     assert [(entry.from_state, entry.to_state, entry.event) for entry in queue.history(case.id)][3:] == [

@@ -58,7 +58,7 @@ def test_an_annotation_becomes_the_label_of_its_case(imports: Imports, clock: Ma
     assert (label.annotator, label.rating, label.source) == ("ann@example.com", Rating.BAD, "label_studio")
     assert (label.duration_s, label.created_at) == (4.5, clock.now())
     assert (decision.label_id, decision.labels, decision.agreement) == (label.id, 1, 1.0)
-    assert (history.from_state, history.to_state) == (CaseState.OPEN, CaseState.LABELED)
+    assert (history.from_state, history.to_state) == (CaseState.CLAIMED, CaseState.LABELED)
     assert (history.actor, history.detail) == ("ann@example.com", "labeled in label_studio")
     case = CaseQueue(imports.database, clock).get(1)
     assert [given.source for given in case.labels] == ["label_studio"]

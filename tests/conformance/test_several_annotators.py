@@ -233,6 +233,10 @@ def test_a_label_can_be_taken_back(database: Database, queue: CaseQueue) -> None
     entry = queue.history(1)[-1]
     assert (entry.event, entry.from_state, entry.to_state) == ("withdrawn", "labeled", "claimed")
     assert json.loads(entry.detail or "")["comment"] == "ann"
+    assert queue.history(1, "ann")[-1] == entry
+    assert [queue.history(1, name)[-1].detail for name in ("bob", "dave")] == [None, None], (
+        "bob may take his back"
+    )
     assert _claimed(queue, "ann").version == back.version
     queue.submit(1, "ann", Label(Rating.GOOD, "better"), version=back.version)
     assert _decisions(database)[-1] == (_label_id(database, "ann"), Resolution.UNANIMOUS, 3, 1.0)
@@ -270,6 +274,7 @@ def test_a_finished_case_can_be_opened_again(database: Database, queue: CaseQueu
     reason, _, labels = (entry.detail or "").partition("\nlabels: ")
     assert reason == "the guidelines were wrong"
     assert [label["comment"] for label in json.loads(labels)] == ["by ann", "by bob", "by carl"]
+    assert queue.history(1, "ann")[-1].detail == "the guidelines were wrong"
     assert _claimed(queue, "ann").id == 1
 
 

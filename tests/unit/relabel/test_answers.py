@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relabel.label import Label, Rating
-from relabel.label_schema import Field, FieldType, LabelSchema, Texts
+from relabel.label_schema import MAX_MARKED, Field, FieldType, LabelSchema, Texts
 from relabel.queue.answers import read_answers
 from servelens.errors import Invalid
 
@@ -56,3 +56,19 @@ def test_what_the_schema_does_not_allow_names_what_was_given(
         _read(values, **short)
     assert caught.value.field == field
     assert caught.value.fix
+
+
+def test_the_text_of_spans_is_bounded_and_a_span_counts_once() -> None:
+    marks = Field(name="marks", type=FieldType.SPANS, options=("a", "b"), required=True)
+    schema = LabelSchema(fields=(marks, Field(name="why", type=FieldType.TEXT, required=True)))
+    texts = Texts(response="x" * MAX_MARKED)
+    whole = {"start": 0, "end": MAX_MARKED, "label": "a"}
+    label = schema.read({"marks": [whole] * 3, "why": "so"}, None, texts=texts)
+    assert label.values["marks"] == [{**whole, "text": texts.response}]
+    for values, field in (
+        ({"marks": [whole, {**whole, "label": "b"}], "why": "so"}, "values.marks"),
+        ({"marks": [whole], "why": " \n"}, "values.why"),
+    ):
+        with pytest.raises(Invalid) as caught:
+            schema.read(values, None, texts=texts)
+        assert caught.value.field == field

@@ -87,7 +87,7 @@ async def client(place: Place) -> AsyncIterator[httpx.AsyncClient]:
     @app.exception_handler(ServelensError)
     async def problem(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ServelensError)
-        return JSONResponse({"detail": str(error)}, error.status)
+        return JSONResponse({"detail": str(error), "field": error.field}, error.status)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console") as running:
         yield running
@@ -103,6 +103,9 @@ async def test_over_http(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/relabel/feedback/unmatched", params={"endpoint": "x"})).status_code == 404
     late = {"since": "2027-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     assert (await client.get("/api/relabel/feedback/unmatched", params=late)).status_code == 422
+    for name, moment in (("until", "0001-01-01T00:00:00Z"), ("since", "0001-01-01T00:00:00+14:00")):
+        answer = await client.get("/api/relabel/feedback/unmatched", params={name: moment})
+        assert (answer.status_code, answer.json()["field"]) == (422, name)
     said = (await client.get(f"/api/relabel/feedback/chat/{KNOWN}")).json()
     assert {each["name"] for each in said} == {"thumbs", "comment", "corrected_answer"}
     assert (await client.get(f"/api/relabel/feedback/chat/{UNKNOWN}")).status_code == 200

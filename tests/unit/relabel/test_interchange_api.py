@@ -137,3 +137,22 @@ def test_the_body_is_described(database: Database) -> None:
     app = FastAPI()
     app.include_router(interchange.router(database, ManualClock(START), FixedSchemas(default_schema())))
     assert described(app)["content"]["application/json"]["schema"]["type"] == "array"
+
+
+async def test_what_cannot_be_taken_stops_nothing_else(client: httpx.AsyncClient) -> None:
+    """Half surrogates, times that no float holds, and a version of the schema that there is not."""
+    elements = [
+        task(1, rated(1), schema_version=99),
+        task(1, rated("\ud800")),
+        task(1, rated(3) | {"result": [{"from_name": "x\ud800", "value": {"choices": ["good"]}}]}),
+        task(2, rated(4, lead_time=10**400)),
+        task(3, rated(5)),
+    ]
+    answer = await client.post("/label_studio/annotations", content=json.dumps(elements))
+    report = answer.json()
+    assert report["outcomes"] == {"taken": 2, "refused": 3}
+    assert [problem["message"].partition(":")[0] for problem in report["problems"]] == [
+        "schema_version",
+        "external_id",
+        "values.x\ufffd",
+    ]
