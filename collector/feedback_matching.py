@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from threading import Event
 from typing import Final
 
@@ -177,7 +177,7 @@ class FeedbackMatching:
         ids = found["feedback_id"].unique().to_list()
         rows = _with_origin(unmatched, ids).join(about.select(_ORIGIN), on=_ORIGIN, how="semi")
         moving = rows.drop(_FOUND).join(about, on=_ORIGIN).select(unmatched.schema.names)
-        there = _with_origin(target, ids)
+        there = _with_origin(target, ids, about["request_date"].unique().to_list())
         missing = moving.join(there.select(*_ORIGIN, PART), on=[*_ORIGIN, PART], how="anti")
         if missing.height:
             target.append(
@@ -226,8 +226,13 @@ def _by_client_id(payload: Table, wanted: pl.DataFrame) -> Iterator[pl.DataFrame
             yield given.join(records, on=_CLIENT_ID).filter(age.is_between(-_SKEW, look_back))
 
 
-def _with_origin(table: Table, feedback_ids: Sequence[str]) -> pl.DataFrame:
+def _with_origin(
+    table: Table, feedback_ids: Sequence[str], days: Sequence[date] | None = None
+) -> pl.DataFrame:
+    """The rows of these feedbacks, on ``days`` (of the request) if they are known."""
     rows = table.scan().filter(pl.col("feedback_id").is_in(list(feedback_ids)))
+    if days is not None:
+        rows = rows.filter(pl.col("request_date").is_between(min(days), max(days)))
     return _collected(table, rows).filter(pl.col("worker_id").is_not_null())
 
 

@@ -1,8 +1,9 @@
 """Appends decisions to an endpoint's Delta table ``<prefix>_labels``.
 
-Invariant: every decision is in the table once. The commit that adds decisions also says, in an application transaction, which
-is the last one, and it is refused when another process has said so meanwhile; so it can be run again after any failure, and
-by several at once. The rows of forgotten people leave the table and do not come back.
+Invariant: every decision is in the table once, but for labels of cases that are gold. The commit that adds decisions also
+says, in an application transaction, which is the last one, and it is refused when another process has said so meanwhile; so
+it can be run again after any failure, and by several at once. The rows of forgotten people leave the table and do not come
+back.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from collector.label_table import LABEL_SCHEMA
 from collector.table import Table
 from relabel.case import CaseState
-from relabel.export.reader import newest_decision
+from relabel.export.reader import highest_decision, newest_decision
 from relabel.models import CaseRow, DecisionRow, LabelRow
 from servelens.database import Database
 from servelens.errors import Invalid
@@ -46,9 +47,9 @@ def append_labels(database: Database, endpoint: str, table: Table, as_of: int | 
     newest = newest_decision(database)
     until = newest if as_of is None else min(as_of, newest)
     last = table.transaction_version(APPLICATION)
-    if last is not None and last > newest:
+    if last is not None and last > newest and last > (highest := highest_decision(database)):
         raise Invalid(
-            f"the table holds decisions up to {last}, and this database has them up to {newest}: it is another one's",
+            f"the table holds decisions up to {last}, and this database has them up to {highest}: it is another one's",
             field=table.uri,
             fix="Use the database that it was written from, or move the table away.",
         )
@@ -105,7 +106,8 @@ def _decisions(database: Database, endpoint: str, after: int, until: int) -> lis
             DecisionRow.id > after,
             DecisionRow.id <= until,
             CaseRow.endpoint == endpoint,
-            CaseRow.state != CaseState.GOLD,
+            # That a gold case has no label any more has to be there, if it had one before.
+            or_(CaseRow.state != CaseState.GOLD, DecisionRow.label_id.is_(None)),
         )
         .order_by(DecisionRow.id)
         .limit(DECISIONS_PER_COMMIT)

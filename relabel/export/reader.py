@@ -49,6 +49,18 @@ def newest_decision(database: Database) -> int:
         return session.scalar(select(func.max(DecisionRow.id))) or 0
 
 
+def highest_decision(database: Database) -> int:
+    """The highest id that a decision ever had, also one that has left with its case. Raises as sessions do."""
+    table = DecisionRow.__tablename__
+    with database.session(read_only=True) as session:
+        if database.engine.dialect.name == "postgresql":
+            sequence = session.scalar(select(func.pg_get_serial_sequence(table, "id")))
+            numbered = text(f"SELECT last_value FROM {sequence}")
+        else:
+            numbered = text("SELECT seq FROM sqlite_sequence WHERE name = :name").bindparams(name=table)
+        return session.scalar(numbered) or 0
+
+
 def read_labeled(database: Database, query: ExportQuery, as_of: int) -> Iterator[list[LabeledCase]]:
     """The cases of ``query``, some hundreds at a time; a chunk may be empty.
 

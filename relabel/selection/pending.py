@@ -137,9 +137,11 @@ def forget_pending(session: Session, endpoint: str, request_ids: Iterable[str]) 
     )
 
 
-def looked_until(session: Session, endpoint: str, version: int | None) -> None:
-    """None of those that wait is in the table at ``version``."""
+def looked_until(session: Session, endpoint: str, request_ids: Iterable[str], version: int | None) -> None:
+    """Those that wait were looked for, and are not in the table at ``version``; others may have come to wait meanwhile."""
     session.execute(
-        update(PendingRow).where(PendingRow.endpoint == endpoint).values(payload_version=version),
+        update(PendingRow)
+        .where(PendingRow.endpoint == endpoint, PendingRow.databricks_request_id.in_(list(request_ids)))
+        .values(payload_version=version),
         execution_options={"synchronize_session": False},
     )

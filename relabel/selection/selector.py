@@ -207,7 +207,8 @@ class Selector:
                 # With these go those of rules that there are no more.
                 done = {row.databricks_request_id for row in (*late, *there)}
                 forget_pending(taken.session, self._endpoint, done)
-                looked_until(taken.session, self._endpoint, version)
+                still = {row.databricks_request_id for row in waiting} - done
+                looked_until(taken.session, self._endpoint, still, version)
 
         return writer.write(as_matches(there, self._rules), step, wait=False)
 

@@ -6,6 +6,7 @@ case only its newest decision counts, and gold cases are left out (:mod:`relabel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -309,6 +310,9 @@ def _threshold(
             if is_its and (rule.above is not None or rule.below is not None):
                 above, below = rule.above, rule.below
                 break
+    for name, given in (("--above", above), ("--below", below)):
+        if given is not None and not math.isfinite(given):
+            raise Invalid(f"{given} is no threshold", field=name, fix="Give a finite number.")
     if above is not None:
         return "above", above
     if below is not None:

@@ -98,8 +98,9 @@ def _spellings(
         config = each.settings.get("ai_gateway", {}).get("inference_table_config", {})
         key = secrets.resolve(config.get("pseudonym_key") or "", "pseudonym_key").encode()
         found[each.name] = {unit, pseudonym(unit), pseudonym(unit, _fitting(key))}
-    # A call that reached no endpoint was recorded by the rules of any.
-    found[UNROUTED] = {unit, pseudonym(unit)}.union(*found.values())
+    # A call that reached no endpoint was recorded by the rules of any; so may feedback have been that moved to its endpoint.
+    every = {unit, pseudonym(unit)}.union(*found.values())
+    found = dict.fromkeys((*found, UNROUTED), every)
     if only is None:
         return found
     if only not in found:

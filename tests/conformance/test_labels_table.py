@@ -15,8 +15,10 @@ from relabel.export.labels_table import append_labels
 from relabel.export.manifest import Manifests
 from relabel.export.query import ExportQuery
 from relabel.export.table_export import export_table
+from relabel.forget import forget_records
 from relabel.label import Label, Rating
 from relabel.models import CaseRow
+from relabel.queue.case_queue import CaseQueue
 from servelens.clock import ManualClock
 from servelens.database import Database
 from servelens.errors import Conflict, Invalid
@@ -61,6 +63,29 @@ def test_decisions_are_appended_once(database: Database, tables: EndpointTables)
     assert rows["rating"].to_list() == ["bad", None, "good"]
     newest = rows.group_by("case_id").last()
     assert newest["annotator"].to_list() == ["bea"]
+
+
+def test_a_case_that_becomes_gold_has_no_label_in_the_table_any_more(
+    database: Database, tables: EndpointTables
+) -> None:
+    case_id = add_labeled(database, 1, GOOD)
+    assert append_labels(database, "chat", tables.labels).rows == 1
+    CaseQueue(database, ManualClock(START)).set_gold(case_id, {"rating": "bad"}, actor="ann")
+    assert append_labels(database, "chat", tables.labels).rows == 1
+    assert _rows(tables)["rating"].to_list() == ["good", None]
+    assert _rows(tables)["resolution"].to_list()[-1] is None
+
+
+def test_a_newest_decision_that_was_forgotten_is_not_another_database(
+    database: Database, tables: EndpointTables
+) -> None:
+    add_labeled(database, 1, GOOD)
+    add_labeled(database, 2, GOOD)
+    assert append_labels(database, "chat", tables.labels).as_of == 2
+    forget_records(database, "chat", ["request-000002"])
+    assert append_labels(database, "chat", tables.labels).rows == 0
+    add_labeled(database, 3, GOOD)
+    assert append_labels(database, "chat", tables.labels).rows == 1
 
 
 def test_several_at_once_append_each_decision_once(database: Database, tmp_path: Path) -> None:

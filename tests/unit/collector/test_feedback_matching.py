@@ -213,6 +213,7 @@ class StoppingCatalog(Catalog):
             found.sketches,
             self.feedback,
             found.embeddings,
+            found.labels,
         )
 
 

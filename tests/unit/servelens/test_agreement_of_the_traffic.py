@@ -215,6 +215,9 @@ def test_the_console_is_told_of_rules_and_results(world: World) -> None:
     found = agreements("chat", "toxicity")
     assert found is agreements("chat", "toxicity")
     assert agreements("chat", "toxicity", above=0.6)["threshold"] == 0.6
+    for wrong in (float("nan"), float("inf")):  # JSON has no word for them
+        with pytest.raises(Invalid, match="no threshold"):
+            agreements("chat", "toxicity", below=wrong)
     with pytest.raises(Missing, match="no endpoint"):
         agreements("nowhere", "toxicity", above=1)
 
