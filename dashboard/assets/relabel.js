@@ -68,6 +68,7 @@
   function typed(key) {
     if (!desk || isBusy() || !desk.root.offsetParent) return false;
     if (key === "e" && desk.corrected) { desk.corrected.start(); return true; }
+    if (key === "w" && desk.corrected) return desk.corrected.takeOver();
     if (key === "c") { desk.comment.focus(); return true; }
     if (key === "j" || key === "k") { desk.move(key === "j" ? 1 : -1); return true; }
     if (key === "?") { const help = element("relabel-keys"); if (help) help.open = !help.open; return Boolean(help); }
@@ -145,6 +146,10 @@
       };
     },
     form: function (held) { show(held); return NONE(); },
+    userAnswer: function (given) {
+      if (desk && desk.corrected && given && given.id === desk.held.id) desk.corrected.offer(given.answer);
+      return NONE();
+    },
     settled: function () {
       const fired = (window.dash_clientside.callback_context.triggered || []).map(function (one) { return one.prop_id; });
       const page = element("relabel-page");

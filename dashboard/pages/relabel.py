@@ -23,6 +23,7 @@ from dashboard.pages import (
     relabel_case,
     relabel_desk,
     relabel_export,
+    relabel_feedback,
     relabel_idle,
     relabel_panel,
     relabel_queue,
@@ -117,7 +118,7 @@ def layout(_console: Console) -> Element:
 
 def register(callbacks: Callbacks, console: Console) -> None:
     """The callbacks of the page and of its parts."""
-    for part in (relabel_desk, relabel_queue, relabel_panel, relabel_export):
+    for part in (relabel_desk, relabel_feedback, relabel_queue, relabel_panel, relabel_export):
         part.register(callbacks, console)
     queue = console.services.queue
     sections = {tab.name: tab.section for tab in TABS if tab.section is not None}

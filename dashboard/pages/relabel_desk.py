@@ -16,11 +16,11 @@ from dashboard import label_form
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, icon, key, problem_slot
-from dashboard.pages import relabel_case, relabel_idle
+from dashboard.pages import relabel_case, relabel_feedback, relabel_idle
 from relabel.case import Case, CaseState
 from relabel.label import Value
 from relabel.label_schema import FieldType, LabelSchema
-from servelens.errors import Conflict, Invalid, Missing
+from servelens.errors import Conflict, Invalid
 
 _ACTIONS = ("claim", "submit", "skip", "release", "undo")
 _SKIP_REASON = "skipped by the annotator"
@@ -35,8 +35,7 @@ def layout() -> Element:
             html.Div(
                 [
                     html.Div(id="relabel-case", children=None, className="relabel-case"),
-                    # Filled when it is there: reading the table must not hold up the next case.
-                    html.Div(id="relabel-feedback"),
+                    relabel_feedback.layout(),
                 ]
             ),
             html.Section(
@@ -97,6 +96,7 @@ def _keys() -> Element:
         ("1–9", "an option of the marked field"),
         ("J K", "next field, field before"),
         ("E", "edit the recorded answer"),
+        ("W", "use what the user wrote"),
         ("C", "comment"),
         ("Esc", "leave a text field, so that the keys work again"),
     )
@@ -212,25 +212,6 @@ def register(callbacks: Callbacks, console: Console) -> None:
         [Input("relabel-renew", "n_intervals")],
         [State("relabel-held", "data")],
         problems=Output("relabel-renew-problem", "children"),
-        initial=False,
-    )
-
-    def feedback(held: Mapping[str, Any] | None) -> Any:
-        if not held:
-            raise PreventUpdate
-        case = queue.get(int(held["id"]), str(held["annotator"]))
-        try:
-            given = console.feedback.given(case.endpoint, case.databricks_request_id)
-        except Missing:
-            # A record of another system has no id of ours, and no feedback here.
-            return None
-        return relabel_case.feedback(given)
-
-    callbacks.server(
-        feedback,
-        [Output("relabel-feedback", "children")],
-        [Input("relabel-held", "data")],
-        problems=Output("relabel-feedback-problem", "children"),
         initial=False,
     )
 
