@@ -16,7 +16,7 @@ from dashboard import label_form
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, icon, key, problem_slot
-from dashboard.pages import relabel_case, relabel_feedback, relabel_idle
+from dashboard.pages import relabel_alternatives, relabel_case, relabel_feedback, relabel_idle
 from relabel.case import Case, CaseState
 from relabel.label import Value
 from relabel.label_schema import FieldType, LabelSchema
@@ -35,6 +35,7 @@ def layout() -> Element:
             html.Div(
                 [
                     html.Div(id="relabel-case", children=None, className="relabel-case"),
+                    relabel_alternatives.layout(),
                     relabel_feedback.layout(),
                 ]
             ),
@@ -97,6 +98,7 @@ def _keys() -> Element:
         ("J K", "next field, field before"),
         ("E", "edit the recorded answer"),
         ("W", "use what the user wrote"),
+        ("A", "ask for another answer to compare"),
         ("C", "comment"),
         ("Esc", "leave a text field, so that the keys work again"),
     )
@@ -143,14 +145,18 @@ def register(callbacks: Callbacks, console: Console) -> None:
         elif action != "claim":
             if held is None:
                 raise Invalid("no case is claimed", fix="Press N to claim the next one.")
-            done = _finish(console, action, annotator, held, command)
+            if action == relabel_alternatives.EVENT:
+                case = queue.renew(int(held["id"]), str(held["annotator"]))
+                done = f"Case {case.id} has another answer. What you entered is kept."
+            else:
+                done = _finish(console, action, annotator, held, command)
             disputes = bool(held.get("adjudication"))
             if action in ("submit", "skip"):
                 labeled = [*labeled, int(held["id"])][-_MOST_UNDO:]
         if case is None and action != "release":
             claim = queue.claim_dispute if disputes else queue.claim
             case = claim(annotator, view.endpoint or None)
-        common = (done, changed + 1, labeled, not labeled, None)
+        common = (done, changed + 1, labeled, not labeled, None, None)
         if case is None:
             idle = relabel_idle.idle_view(console, view, disputes=disputes, finished=action != "release")
             return idle, None, "bench idle", None, *common
@@ -174,6 +180,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             Output("relabel-labeled", "data"),
             Output("relabel-undo-place", "hidden"),
             Output("relabel-feedback", "children", allow_duplicate=True),
+            Output("relabel-another-problem", "children", allow_duplicate=True),
         ],
         [Input("relabel-command", "data")],
         [

@@ -89,7 +89,14 @@ def label(
     return case.id
 
 
-def add_case(services: ConsoleServices, question: str, answer: str, kind: int = 1) -> int:
+def add_case(
+    services: ConsoleServices,
+    question: str,
+    answer: str,
+    kind: int = 1,
+    *,
+    shadow: str | None = SHADOW_ANSWER,
+) -> int:
     """A case that is handed out before all that there are, with a shadow's answer, a tool and feedback; its id."""
     now = services.clock.now()
     with services.database.session() as session:
@@ -100,8 +107,9 @@ def add_case(services: ConsoleServices, question: str, answer: str, kind: int = 
         row = session.scalars(
             select(CaseRow).where(CaseRow.databricks_request_id == record.databricks_request_id)
         ).one()
-        message = {"role": "assistant", "content": SHADOW_ANSWER}
-        row.alternatives = stored([answered("shadow", message, served_entity="llama-small-v4")])
+        if shadow is not None:
+            message = {"role": "assistant", "content": shadow}
+            row.alternatives = stored([answered("shadow", message, served_entity="llama-small-v4")])
         case_id = row.id
     say(services, case_id, name="thumbs", value=0.0, label="down", comment=f"Not what I asked. {PROBE}")
     return case_id
