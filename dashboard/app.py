@@ -17,6 +17,7 @@ from dashboard import firing_badge, health, problems, reports, shell
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element
+from dashboard.page_caller import PageCaller
 from dashboard.pages import experiments, missing, overview, quality, relabel, requests
 from dashboard.relabel_api import relabel_routers
 from dashboard.security import NoCrossSiteWrites, SecurityHeaders, content_security_policy
@@ -143,6 +144,7 @@ def create_console(services: ConsoleServices) -> FastAPI:
     # Dash collects its assets on the first request for "/"; a first visit by a deep link would find none of them.
     dash._setup_server()
     app.add_middleware(PageAddresses)
+    app.add_middleware(PageCaller)
     app.add_middleware(NoCrossSiteWrites)
     app.add_middleware(SecurityHeaders, policy=content_security_policy(dash.csp_hashes()))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(services.allowed_hosts))

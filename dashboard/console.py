@@ -22,18 +22,24 @@ from dashboard.view import View, Window, parse
 from evaluators.alerts.overview import AlertOverview
 from evaluators.alerts.silences import Silences
 from relabel.agreement.kept import PeopleAgreements
+from relabel.alternatives import Alternatives
 from relabel.label_schema import LabelSchema
+from relabel.regeneration import Regeneration
 from relabel.schema_store import SchemaStore
+from relabel.selection.manual import ManualSelection
 from relabel.selection.rule_days import RuleDays
 
 
 class Console:
-    """The queries of one console, over one cache."""
+    """What pages and the HTTP API of one console share: the queries, over one cache, and what they act through."""
 
     def __init__(self, services: ConsoleServices) -> None:
         self.services = services
         self.schemas = services.schemas or SchemaStore(services.database, services.clock)
         self.rule_days = RuleDays(services.database, services.clock, services.relabel_rules)
+        self.manual = ManualSelection(services.catalog.tables, services.database, services.clock)
+        self.alternatives = Alternatives(services.database, services.clock)
+        self.regeneration = Regeneration(services.proxy_url)
         self.reader = TableReader(services.clock)
         self.traffic = TrafficQueries(services.catalog, self.reader)
         self.requests = RequestQueries(services.catalog, self.reader)

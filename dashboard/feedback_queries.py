@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
-
 from collector.catalog import Catalog
-from dashboard.queries import TableReader, collect
+from dashboard.queries import TableReader
 from dashboard.request_queries import around
-
-_MOST = 20
+from relabel.feedback import GivenFeedback, feedback_of
 
 
 class FeedbackQueries:
@@ -20,25 +15,16 @@ class FeedbackQueries:
         self._catalog = catalog
         self._reader = reader
 
-    def given(self, endpoint: str, request_id: str) -> list[dict[str, Any]]:
-        """The newest feedback on a request, at most 20 rows. The id holds the request's time, so only its days are read.
+    def given(self, endpoint: str, request_id: str) -> list[GivenFeedback]:
+        """What was said of a request, newest first: the last word of each person under each name. The id holds the request's
+        time, so only its days are read.
 
         Raises :class:`~servelens.errors.Missing` when it is no id of ours.
         """
         since, until = around(request_id)
-        table = self._catalog.tables(endpoint).feedback
+        tables = self._catalog.tables(endpoint)
 
-        def compute() -> list[dict[str, Any]]:
-            rows = (
-                table.scan()
-                .filter(
-                    pl.col("request_date").is_between(since.date(), until.date()),
-                    pl.col("databricks_request_id") == request_id,
-                )
-                .select("feedback_time", "source", "source_id", "name", "value", "label", "comment")
-                .sort("feedback_time", descending=True)
-                .head(_MOST)
-            )
-            return collect(rows).to_dicts()
+        def compute() -> list[GivenFeedback]:
+            return feedback_of(tables, [request_id], since, until).get(request_id, [])
 
-        return self._reader.read([table], ("feedback of a request", endpoint, request_id), compute)
+        return self._reader.read([tables.feedback], ("feedback of a request", endpoint, request_id), compute)

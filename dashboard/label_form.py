@@ -6,6 +6,7 @@ text are characters (Unicode code points) of exactly the text that the queue rea
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def form(
         "serial": serial,
         "annotator": annotator,
         "adjudication": is_adjudication,
+        "compares": schema.of_type(FieldType.PREFERENCE) is not None,
+        "marks": {each.key: _mark(case, annotator, each.id) for each in order},
         "answer": answer,
         "surfaces": [{"side": each.side, "offset": each.offset, "text": each.text} for each in shown],
         "fields": [
@@ -115,6 +118,11 @@ def form(
         else [],
         "majority": None if most is None else _for_browser(most, schema, order),
     }
+
+
+def _mark(case: Case, annotator: str, answer: str) -> str:
+    """Stays with an answer when others come and the letters move on, and does not name it."""
+    return hashlib.sha256(f"mark\0{case.id}\0{annotator}\0{answer}".encode()).hexdigest()[:16]
 
 
 def field_of(

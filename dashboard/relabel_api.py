@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter
 
 from dashboard.console import Console
-from relabel.alternatives import Alternatives
 from relabel.api import agreement, feedback, interchange, router, schemas, selection
-from relabel.regeneration import Regeneration
-from relabel.selection.manual import ManualSelection
 
 
 def relabel_routers(console: Console) -> Iterator[APIRouter]:
@@ -21,12 +18,12 @@ def relabel_routers(console: Console) -> Iterator[APIRouter]:
     yield schemas.router(
         console.schemas,
         database,
-        Alternatives(database, clock),
+        console.alternatives,
         endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
         tables=catalog.tables,
-        regeneration=Regeneration(services.proxy_url),
+        regeneration=console.regeneration,
     )
-    yield selection.router(ManualSelection(catalog.tables, database, clock), console.rule_days)
+    yield selection.router(console.manual, console.rule_days)
     yield agreement.router(console.agreement.reports, services.evaluator_agreement)
     yield interchange.router(database, clock, console.schemas)
     yield feedback.router(catalog, clock)

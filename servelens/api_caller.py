@@ -5,6 +5,8 @@ Errors are raised as :class:`~servelens.errors.ServelensError`; the application 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Header, Request
@@ -17,6 +19,23 @@ NOBODY: Final = "console"
 def requester(request: Request) -> str:
     """The name of the API key, or :data:`NOBODY` while there are none."""
     return getattr(request.state, "requester", None) or NOBODY
+
+
+def api_key(request: Request) -> bytes | None:
+    """The caller's API key, however it came; a browser sends it as a password (RFC 7617)."""
+    sent = request.headers.get("authorization", "").encode("latin-1")
+    scheme, _, rest = sent.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip() or None
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2] or None
+        except binascii.Error:
+            return None
+    for name in ("x-api-key", "api-key"):
+        if name in request.headers:
+            return request.headers[name].encode("latin-1")
+    return None
 
 
 def revision(if_match: Annotated[str | None, Header()] = None) -> int | None:

@@ -3,7 +3,7 @@
   "use strict";
   const NONE = function () { return window.dash_clientside.no_update; };
   const relabel = (window.servelensRelabel = window.servelensRelabel || {});
-  const KEYS = { n: "relabel-claim", s: "relabel-skip", r: "relabel-release", u: "relabel-undo" };
+  const KEYS = { a: "relabel-another", n: "relabel-claim", s: "relabel-skip", r: "relabel-release", u: "relabel-undo" };
   const ACTIONS = ["relabel-claim", "relabel-submit", "relabel-skip", "relabel-release", "relabel-undo"];
   const PATIENCE_MS = 15000;
   let waiting = null;
@@ -18,6 +18,7 @@
     window.clearTimeout(waiting);
     if (busy) waiting = window.setTimeout(function () { setBusy(false); }, PATIENCE_MS);
     if (page) page.toggleAttribute("data-busy", busy);
+    if (!busy) relabel.atRest();
   }
   function isBusy() {
     const page = element("relabel-page");
@@ -68,6 +69,7 @@
   function typed(key) {
     if (!desk || isBusy() || !desk.root.offsetParent) return false;
     if (key === "e" && desk.corrected) { desk.corrected.start(); return true; }
+    if (key === "w" && desk.corrected) return desk.corrected.takeOver();
     if (key === "c") { desk.comment.focus(); return true; }
     if (key === "j" || key === "k") { desk.move(key === "j" ? 1 : -1); return true; }
     if (key === "?") { const help = element("relabel-keys"); if (help) help.open = !help.open; return Boolean(help); }
@@ -89,6 +91,30 @@
     try { window.localStorage.removeItem(slot(held)); } catch (error) { /* nothing was kept */ }
   }
 
+  function draftOf(form) { return { ...form.draft(), marks: form.held.marks }; }
+  /* With another answer the letters of the others may be other ones. */
+  function translated(draft, held) {
+    const field = held.fields.find((one) => one.type === "preference");
+    const was = field && draft.marks && draft.values[field.name];
+    if (!was || !(was in draft.marks)) return draft;
+    const values = { ...draft.values };
+    delete values[field.name];
+    for (const [letter, mark] of Object.entries(held.marks)) if (mark === draft.marks[was]) values[field.name] = letter;
+    return { ...draft, values: values };
+  }
+  /* Where somebody is typing, to go on there in the form that takes this one's place. */
+  function cursor() {
+    const active = document.activeElement;
+    if (!active || !active.id || !element("relabel-form").contains(active)) return null;
+    return { id: active.id, start: active.selectionStart, end: active.selectionEnd };
+  }
+  function returnTo(place) {
+    const field = place && element(place.id);
+    if (!field) return;
+    field.focus({ preventScroll: true });
+    if (typeof place.start === "number") field.setSelectionRange(place.start, place.end);
+  }
+
   function take(which) {
     const held = desk.held;
     if (which === "majority") desk.write(held.majority, "");
@@ -105,19 +131,36 @@
     relabel.redraw();
   }
   function show(held) {
-    if (!held) { desk = null; relabel.forgetSpans(); element("relabel-form").replaceChildren(); return; }
+    if (!held) { desk = null; relabel.forgetSpans(); element("relabel-form").replaceChildren(); relabel.atRest(); return; }
     if (desk && desk.held.serial === held.serial) { desk.held = held; return; }
+    const before = desk && ["id", "annotator", "adjudication"].every((name) => desk.held[name] === held[name]) ? desk : null;
+    const kept = before && draftOf(before), place = before && cursor();
     relabel.forgetSpans();
     let restoring = true;
     desk = new relabel.Form(element("relabel-form"), held, "relabel", function () {
       if (restoring) return;
-      store(desk.held, desk.draft());
+      store(desk.held, draftOf(desk));
       reveal();
     });
+    const write = function (draft) { const now = translated(draft, held); desk.write(now.values, now.comment); };
+    if (before) {
+      // At once: a key that is pressed now belongs into the field in which somebody types.
+      write(kept);
+      restoring = false;
+      desk.makeCurrent(before.current);
+      returnTo(place);
+      store(desk.held, draftOf(desk));
+    }
+    relabel.atRest();
     relabel.mountPieces(held, function () {
       if (!desk || desk.held.serial !== held.serial) return;
+      if (before) {
+        desk.fields.filter((field) => field.type === "spans").forEach((field) => field.show());
+        reveal();
+        return;
+      }
       const draft = stored(held);
-      if (draft) desk.write(draft.values, draft.comment);
+      if (draft) write(draft);
       else if (held.prefill) desk.write(held.prefill, held.comment);
       restoring = false;
       reveal();
@@ -130,6 +173,18 @@
       if (top < 0 || (hidden && window.innerWidth > 1080)) bench.scrollIntoView({ block: "start" });
     });
   }
+
+  relabel.isBusy = isBusy;
+  relabel.held = function () { return desk && desk.held; };
+  /* Tell the server to do something with the case on the desk; says whether it was the moment for it. */
+  relabel.send = function (action) {
+    if (!desk || isBusy()) return false;
+    setBusy(true);
+    sent = { action: action, held: desk.held };
+    const name = element("relabel-name").value;
+    window.dash_clientside.set_props("relabel-command", { data: { action: action, name: name, at: Date.now() } });
+    return true;
+  };
 
   const functions = {
     /* Fields are read as they stand on the screen: their properties follow a moment after the last key. */
@@ -145,6 +200,10 @@
       };
     },
     form: function (held) { show(held); return NONE(); },
+    userAnswer: function (given) {
+      if (desk && desk.corrected && given && given.id === desk.held.id) desk.corrected.offer(given.answer);
+      return NONE();
+    },
     settled: function () {
       const fired = (window.dash_clientside.callback_context.triggered || []).map(function (one) { return one.prop_id; });
       const page = element("relabel-page");

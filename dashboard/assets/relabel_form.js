@@ -111,6 +111,8 @@
       const area = make("textarea", { class: "entry entry-tall", rows: 3, id: id, placeholder: "What the model should have answered", "aria-describedby": help ? help.id : null });
       const edit = make("button", { type: "button", class: "button button-quiet button-small", id: own ? "relabel-edit" : null, "aria-keyshortcuts": "E" },
         [make("span", { class: "icon icon-edit", "aria-hidden": "true" }), "Edit", keyHint("E")]);
+      const take = make("button", { type: "button", class: "button button-quiet button-small", id: own ? "relabel-user-wrote" : null, "aria-keyshortcuts": "W", hidden: true },
+        [make("span", { class: "icon icon-user", "aria-hidden": "true" }), "Use what the user wrote", keyHint("W")]);
       const diff = make("div", { class: "diff plain", role: "group", "aria-label": "Changes against the recorded answer", hidden: true });
       const answer = this.held.answer || "";
       const isChanged = () => area.value.trim() !== "" && area.value.trim() !== answer.trim();
@@ -128,11 +130,22 @@
         area.setSelectionRange(area.value.length, area.value.length);
       };
       edit.addEventListener("click", field.start);
+      /* What a user says would have been right; nothing is taken over until somebody asks for it. */
+      field.offer = (text) => { field.offered = text; take.hidden = !text || text.trim() === answer.trim(); };
+      field.takeOver = () => {
+        if (take.hidden) return false;
+        area.focus();
+        area.select();
+        // As if it were typed, so that the browser's undo brings back what was there.
+        if (!document.execCommand("insertText", false, field.offered)) { area.value = field.offered; area.dispatchEvent(new Event("input", { bubbles: true })); }
+        return true;
+      };
+      take.addEventListener("click", field.takeOver);
       field.read = () => (isChanged() ? area.value : null);
       field.raw = () => area.value || null;
       field.write = (value) => { area.value = value || ""; show(); };
       this.corrected = field;
-      return make("div", { class: "field" }, [make("div", { class: "label-row" }, [this.head(field, "label", { for: id }), edit]), help, area, diff]);
+      return make("div", { class: "field" }, [make("div", { class: "label-row" }, [this.head(field, "label", { for: id }), make("div", { class: "offers" }, [take, edit])]), help, area, diff]);
     }
 
     buildTags(field) {

@@ -24,10 +24,12 @@
     },
     requestDrawer: function (search) {
       const open = Boolean(parameter(search));
-      if (!open) { const api = grid("requests-grid"); if (api) api.deselectAll(); }
+      // On the way to another page the grid is going already, and would complain.
+      if (!open && window.location.pathname.startsWith("/requests")) { const api = grid("requests-grid"); if (api) api.deselectAll(); }
       return open;
     },
     requestId: function (search) { return parameter(search); },
+    anotherRequest: function () { return [null, "", null]; },
     closeRequest: function (opened, search) {
       if (opened || !parameter(search)) return NONE();
       return window.servelens.withParameter(search, "request", null);

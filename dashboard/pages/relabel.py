@@ -20,9 +20,11 @@ from dashboard.console import Console
 from dashboard.elements import Element, badge, icon, page_head, problem_slot
 from dashboard.pages import (
     relabel_agreement,
+    relabel_alternatives,
     relabel_case,
     relabel_desk,
     relabel_export,
+    relabel_feedback,
     relabel_idle,
     relabel_panel,
     relabel_queue,
@@ -33,6 +35,14 @@ from relabel.case import CaseState
 
 _TICK_MS = 10_000
 _RENEW_MS = 120_000
+_PARTS = (
+    relabel_desk,
+    relabel_alternatives,
+    relabel_feedback,
+    relabel_queue,
+    relabel_panel,
+    relabel_export,
+)
 _PROBLEMS = ("queue-problem", "renew-problem", "feedback-problem", "section-problem")
 
 
@@ -117,7 +127,7 @@ def layout(_console: Console) -> Element:
 
 def register(callbacks: Callbacks, console: Console) -> None:
     """The callbacks of the page and of its parts."""
-    for part in (relabel_desk, relabel_queue, relabel_panel, relabel_export):
+    for part in _PARTS:
         part.register(callbacks, console)
     queue = console.services.queue
     sections = {tab.name: tab.section for tab in TABS if tab.section is not None}

@@ -12,7 +12,7 @@ from dash import dcc, html
 
 from dashboard import conversation, formats, label_form, reason_text
 from dashboard.conversation import Turn
-from dashboard.elements import Element, badge, card, code_block, icon, plain
+from dashboard.elements import Element, badge, code_block, icon, plain
 from dashboard.label_form import Surface
 from dashboard.pages.request_panel import said, transcript
 from relabel.alternatives import presented
@@ -164,24 +164,6 @@ def scores(case: Case) -> Element | None:
         className="case-scores small",
         **{"aria-label": "Scores"},
     )
-
-
-def feedback(given: Sequence[Mapping[str, Any]]) -> Element | None:
-    """What users said of the answer, rows of the feedback table; nothing where nobody said anything."""
-    if not given:
-        return None
-    lines = [
-        html.Li(
-            [
-                html.Span(f"{row['source'] or 'somebody'}: {row['name'] or 'feedback'}", className="muted"),
-                html.Strong(formats.significant(row["value"])) if row["value"] is not None else None,
-                html.Strong(row["label"]) if row["label"] else None,
-                plain(row["comment"]) if row["comment"] else None,
-            ]
-        )
-        for row in given
-    ]
-    return card("What users said", html.Ul(lines, className="case-scores"), class_name="spaced")
 
 
 def comments(case: Case) -> Element:

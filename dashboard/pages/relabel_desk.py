@@ -16,11 +16,11 @@ from dashboard import label_form
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, icon, key, problem_slot
-from dashboard.pages import relabel_case, relabel_idle
+from dashboard.pages import relabel_alternatives, relabel_case, relabel_feedback, relabel_idle
 from relabel.case import Case, CaseState
 from relabel.label import Value
 from relabel.label_schema import FieldType, LabelSchema
-from servelens.errors import Conflict, Invalid, Missing
+from servelens.errors import Conflict, Invalid
 
 _ACTIONS = ("claim", "submit", "skip", "release", "undo")
 _SKIP_REASON = "skipped by the annotator"
@@ -35,8 +35,8 @@ def layout() -> Element:
             html.Div(
                 [
                     html.Div(id="relabel-case", children=None, className="relabel-case"),
-                    # Filled when it is there: reading the table must not hold up the next case.
-                    html.Div(id="relabel-feedback"),
+                    relabel_alternatives.layout(),
+                    relabel_feedback.layout(),
                 ]
             ),
             html.Section(
@@ -97,6 +97,8 @@ def _keys() -> Element:
         ("1–9", "an option of the marked field"),
         ("J K", "next field, field before"),
         ("E", "edit the recorded answer"),
+        ("W", "use what the user wrote"),
+        ("A", "ask for another answer to compare"),
         ("C", "comment"),
         ("Esc", "leave a text field, so that the keys work again"),
     )
@@ -143,14 +145,18 @@ def register(callbacks: Callbacks, console: Console) -> None:
         elif action != "claim":
             if held is None:
                 raise Invalid("no case is claimed", fix="Press N to claim the next one.")
-            done = _finish(console, action, annotator, held, command)
+            if action == relabel_alternatives.EVENT:
+                case = queue.renew(int(held["id"]), str(held["annotator"]))
+                done = f"Case {case.id} has another answer. What you entered is kept."
+            else:
+                done = _finish(console, action, annotator, held, command)
             disputes = bool(held.get("adjudication"))
             if action in ("submit", "skip"):
                 labeled = [*labeled, int(held["id"])][-_MOST_UNDO:]
         if case is None and action != "release":
             claim = queue.claim_dispute if disputes else queue.claim
             case = claim(annotator, view.endpoint or None)
-        common = (done, changed + 1, labeled, not labeled, None)
+        common = (done, changed + 1, labeled, not labeled, None, None)
         if case is None:
             idle = relabel_idle.idle_view(console, view, disputes=disputes, finished=action != "release")
             return idle, None, "bench idle", None, *common
@@ -174,6 +180,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
             Output("relabel-labeled", "data"),
             Output("relabel-undo-place", "hidden"),
             Output("relabel-feedback", "children", allow_duplicate=True),
+            Output("relabel-another-problem", "children", allow_duplicate=True),
         ],
         [Input("relabel-command", "data")],
         [
@@ -212,25 +219,6 @@ def register(callbacks: Callbacks, console: Console) -> None:
         [Input("relabel-renew", "n_intervals")],
         [State("relabel-held", "data")],
         problems=Output("relabel-renew-problem", "children"),
-        initial=False,
-    )
-
-    def feedback(held: Mapping[str, Any] | None) -> Any:
-        if not held:
-            raise PreventUpdate
-        case = queue.get(int(held["id"]), str(held["annotator"]))
-        try:
-            given = console.feedback.given(case.endpoint, case.databricks_request_id)
-        except Missing:
-            # A record of another system has no id of ours, and no feedback here.
-            return None
-        return relabel_case.feedback(given)
-
-    callbacks.server(
-        feedback,
-        [Output("relabel-feedback", "children")],
-        [Input("relabel-held", "data")],
-        problems=Output("relabel-feedback-problem", "children"),
         initial=False,
     )
 

@@ -15,7 +15,7 @@ from dashboard import formats
 from dashboard.callbacks import Callbacks
 from dashboard.console import Console
 from dashboard.elements import Element, empty, icon, page_head, problem_slot
-from dashboard.pages import request_panel
+from dashboard.pages import request_panel, request_queueing
 from dashboard.queries import ARM
 from dashboard.request_queries import MOST_ROWS, score_column
 
@@ -103,7 +103,11 @@ def layout(console: Console) -> Element:
                 opened=False,
                 title="Request",
                 padding="lg",
-                children=[problem_slot("request-problem"), html.Div(id="request-content")],
+                children=[
+                    problem_slot("request-problem"),
+                    request_queueing.layout(),
+                    html.Div(id="request-content"),
+                ],
                 closeButtonProps={"aria-label": "Close"},
             ),
         ],
@@ -199,6 +203,7 @@ def register(callbacks: Callbacks, console: Console) -> None:
         initial=False,
     )
     request_panel.register(callbacks, console)
+    request_queueing.register(callbacks, console)
 
 
 def _columns(evaluators: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ problem details. Handlers are plain functions, so that they run beside the event
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal
 
@@ -20,7 +18,7 @@ from relabel.regeneration import Regeneration
 from relabel.schema_definition import definition_of, parse_schema
 from relabel.schema_store import SchemaStore
 from relabel.suggestions import Suggested, suggestions_for
-from servelens.api_caller import Caller, Revision
+from servelens.api_caller import Caller, Revision, api_key
 from servelens.database import Database
 from servelens.errors import Invalid, Missing
 
@@ -167,7 +165,7 @@ def _add_answer_routes(
         """Ask the endpoint for another answer, with the caller's own key, and add it."""
         body = body or RegenerateBody(annotator=None, served_entity=None)
         question = alternatives.question(case_id, body.annotator)
-        answer = regeneration.ask(question, body.served_entity, _key(request))
+        answer = regeneration.ask(question, body.served_entity, api_key(request))
         return alternatives.add(case_id, [answer], actor=body.annotator or by, annotator=body.annotator)
 
 
@@ -177,20 +175,3 @@ def _json(body: Any) -> Any:
             "it was not sent as JSON", field="body", fix="Send the header 'content-type: application/json'."
         )
     return body
-
-
-def _key(request: Request) -> bytes | None:
-    """The caller's API key, however it came; a browser sends it as a password (RFC 7617)."""
-    sent = request.headers.get("authorization", "").encode("latin-1")
-    scheme, _, rest = sent.partition(b" ")
-    if scheme.lower() == b"bearer":
-        return rest.strip() or None
-    if scheme.lower() == b"basic":
-        try:
-            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2] or None
-        except binascii.Error:
-            return None
-    for name in ("x-api-key", "api-key"):
-        if name in request.headers:
-            return request.headers[name].encode("latin-1")
-    return None

@@ -89,7 +89,14 @@ def label(
     return case.id
 
 
-def add_case(services: ConsoleServices, question: str, answer: str, kind: int = 1) -> int:
+def add_case(
+    services: ConsoleServices,
+    question: str,
+    answer: str,
+    kind: int = 1,
+    *,
+    shadow: str | None = SHADOW_ANSWER,
+) -> int:
     """A case that is handed out before all that there are, with a shadow's answer, a tool and feedback; its id."""
     now = services.clock.now()
     with services.database.session() as session:
@@ -100,24 +107,28 @@ def add_case(services: ConsoleServices, question: str, answer: str, kind: int = 
         row = session.scalars(
             select(CaseRow).where(CaseRow.databricks_request_id == record.databricks_request_id)
         ).one()
-        message = {"role": "assistant", "content": SHADOW_ANSWER}
-        row.alternatives = stored([answered("shadow", message, served_entity="llama-small-v4")])
+        if shadow is not None:
+            message = {"role": "assistant", "content": shadow}
+            row.alternatives = stored([answered("shadow", message, served_entity="llama-small-v4")])
         case_id = row.id
+    say(services, case_id, name="thumbs", value=0.0, label="down", comment=f"Not what I asked. {PROBE}")
+    return case_id
+
+
+def say(services: ConsoleServices, case_id: int, **values: Any) -> None:
+    """Feedback of a user on the record of a case; ``values`` are columns of the table."""
+    case, now = services.queue.get(case_id), services.clock.now()
     given = {
-        "feedback_id": f"feedback-{number}",
-        "databricks_request_id": record.databricks_request_id,
-        "request_date": record.request_time.date(),
-        "request_time": record.request_time,
+        "feedback_id": f"feedback-{case_id}-{now.timestamp()}",
+        "databricks_request_id": case.databricks_request_id,
+        "request_date": case.request_time.date(),
+        "request_time": case.request_time,
         "feedback_time": now,
         "endpoint": ENDPOINT,
         "source": "user",
-        "name": "thumbs",
-        "value": 0.0,
-        "label": "down",
-        "comment": f"Not what I asked. {PROBE}",
+        **values,
     }
     services.catalog.tables(ENDPOINT).feedback.append(pa.Table.from_pylist([given], schema=FEEDBACK_SCHEMA))
-    return case_id
 
 
 def _record(now: datetime, number: int, question: str, answer: str, kind: int) -> Flagged:

@@ -161,6 +161,37 @@ def test_request_opens_as_a_conversation(tab: Tab, filled: Served) -> None:
     expect(page.locator(".panel .turn-answer")).to_be_visible()
 
 
+def test_request_is_sent_to_the_queue(tab: Tab, filled: Served) -> None:
+    page = show(tab, filled, "/requests", WITH_DATA["/requests"])
+    page.locator("#requests-search").fill("onerror")
+    expect(page.locator("#requests-count")).to_have_text("1 request")
+    page.locator("#requests-grid .ag-row .ag-cell").nth(3).click()
+    expect(page.locator(".panel .turn-answer")).to_be_visible()
+    page.get_by_text("Send to the relabeling queue").click()
+    page.locator("#request-queue").click()
+    expect(page.locator("#request-queue-problem")).to_contain_text("The reason is missing")
+    page.locator("#request-queue-reason").fill(f"It looks odd {PROBE}")
+    page.locator("#request-queue-name").fill("Nora")
+    page.locator("#request-queue").click()
+    expect(page.locator("#request-queue-done")).to_contain_text("It is a new case: case")
+    expect(page.locator("#request-queue-problem")).to_be_empty()
+    expect(page.locator("#request-queue-reason")).to_have_value("")
+    page.locator("#request-queue-reason").fill("Once more")
+    page.locator("#request-queue").click()
+    expect(page.locator("#request-queue-done")).to_contain_text("was in the queue already")
+    page.locator("#request-queue-done a").click()
+    panel = page.locator("#relabel-panel-content")
+    expect(panel.locator(".reason")).to_contain_text(f"Added by hand: Nora: It looks odd {PROBE}")
+    expect(panel.locator(".turn-answer")).to_contain_text("Here it is")
+    assert page.evaluate("window.pwned") is None
+    page.goto(filled.url + "/requests")
+    page.locator("#requests-grid .ag-row .ag-cell").nth(3).click()
+    expect(page.locator(".panel .turn-user").last).to_be_visible()
+    page.get_by_text("Send to the relabeling queue").click()
+    expect(page.locator("#request-queue-name")).to_have_value("Nora")
+    expect(page.locator("#request-queue-done")).to_be_empty()
+
+
 def test_grid_filters_on_the_server(tab: Tab, filled: Served) -> None:
     page = show(tab, filled, "/requests?range=30d", WITH_DATA["/requests"])
     rows = rows_of(filled.services, "support-chat")

@@ -10,7 +10,7 @@ from relabel.case import CaseState, Resolution
 from relabel.label import ANSWER, Rating
 from tests.browser.conftest import Served, Tab
 from tests.browser.conversations import PROBE
-from tests.browser.filled_labels import EMOJI_ANSWER, EMOJI_PROMPT, SHADOW_ANSWER, add_case, label
+from tests.browser.filled_labels import EMOJI_ANSWER, EMOJI_PROMPT, SHADOW_ANSWER, add_case, label, say
 from tests.browser.test_relabel_page import done, settled, shown, start
 
 ADDRESS = "/relabel?endpoint=summaries"
@@ -133,6 +133,42 @@ def test_marks_are_taken_away_and_need_a_selection(tab: Tab, filled: Served) -> 
     select(page, "thanks", 1)
     page.keyboard.press("Backspace")
     expect(page.locator(".surface mark")).to_have_count(0)
+    page.keyboard.press("r")
+    done(page, "open for others again")
+
+
+def test_what_a_user_wrote_is_taken_over_when_asked_for(tab: Tab, filled: Served) -> None:
+    page, services = tab.page, filled.services
+    case = add_case(services, "Say it well.", "It.")
+    better = f"Well: {PROBE}"
+    for words in ("Badly.", better):  # people change their mind
+        say(services, case, source_id="user-7", name="corrected_answer", comment=words)
+    start(page, filled, "Wanda", ADDRESS)
+    assert shown(page) == case
+    expect(page.locator("#relabel-feedback")).to_contain_text(f"user: what it should have been{better}")
+    expect(page.locator("#relabel-feedback")).not_to_contain_text("Badly.")
+    field, take = page.locator("#relabel-corrected"), page.locator("#relabel-user-wrote")
+    expect(take).to_be_visible()
+    expect(field).to_have_value("")
+    field.fill("My own words")
+    page.keyboard.press("Escape")
+    page.keyboard.press("w")
+    expect(field).to_have_value(better)
+    expect(page.locator(".diff ins").first).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(field).to_have_value("My own words")
+    take.click()
+    expect(field).to_have_value(better)
+    page.keyboard.press("Escape")
+    page.locator("[data-field=better] .option", has_text="None is better").click()
+    page.locator("[data-field=quality] .option").first.click()
+    page.locator("[data-field=topic] .option").first.click()
+    page.keyboard.press("Control+Enter")
+    done(page, f"Case {case} labeled, rated 1 of 5 with a corrected answer.")
+    assert services.queue.get(case, "Wanda").labels[0].label.corrected_answer == better
+    shown(page)
+    expect(page.locator("#relabel-feedback")).to_contain_text("Not what I asked.")
+    expect(page.locator("#relabel-user-wrote")).to_be_hidden()
     page.keyboard.press("r")
     done(page, "open for others again")
 
