@@ -28,6 +28,9 @@ Also = Callable[[str, Sequence[str]], Mapping[str, int]]
 Elsewhere = Callable[[str, Sequence[str]], Sequence[str]]
 """The ids of an endpoint's records of these units that something else has kept, though their table may not have them."""
 
+REGENERATED_FOR: Final = "regenerated_for"
+"""The tag of a call that asked for another answer to somebody's request: the id of that request's record."""
+
 _ID: Final = "databricks_request_id"
 
 
@@ -105,10 +108,17 @@ class Forgetting:
 
 
 def _request_ids(payload: Table, units: Sequence[str]) -> list[str]:
-    """Their records, and those that mirror them."""
-    own = _ids(payload, _ID, pl.col("unit").is_in(units))
-    mirrors = _ids(payload, _ID, pl.col("shadow_of").is_in(own)) if own else []
-    return sorted({*own, *mirrors})
+    """Their records, and those that repeat what they asked, whoever called: mirrors, and answers that were asked for again;
+    of those too.
+    """
+    found: set[str] = set()
+    new = set(_ids(payload, _ID, pl.col("unit").is_in(units)))
+    while new:
+        found |= new
+        asked = pl.col("tags").map.get(REGENERATED_FOR)
+        repeats = pl.col("shadow_of").is_in(sorted(new)) | asked.is_in(sorted(new))
+        new = set(_ids(payload, _ID, repeats)) - found
+    return sorted(found)
 
 
 def _given_by(feedback: Table, names: Sequence[str]) -> list[str]:

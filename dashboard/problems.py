@@ -34,6 +34,11 @@ def problem_response(
     return Response(json.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def _title(kind: type) -> str:
+    """The name of the kind of error; a private one is of the kind that it derives from."""
+    return next(each.__name__ for each in kind.__mro__ if not each.__name__.startswith("_"))
+
+
 def install(app: FastAPI) -> None:
     """Make every error of ``app`` a problem detail."""
 
@@ -43,7 +48,7 @@ def install(app: FastAPI) -> None:
         return problem_response(
             error.status,
             error.message,
-            title=type(error).__name__,
+            title=_title(type(error)),
             headers=headers,
             field=error.field,
             fix=error.fix,

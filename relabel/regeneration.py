@@ -19,14 +19,13 @@ from urllib.parse import quote
 
 import httpx
 
+from collector.forget import REGENERATED_FOR
 from relabel.alternatives import Question, answered
 from relabel.case import Alternative
 from relabel.conversation import read_conversation
 from servelens.errors import Backpressure, Invalid, Missing, Unavailable
 
 AT_ONCE: Final = 4
-TAG: Final = "regenerated_for"
-"""The tag of the call's record, with the id of the case's."""
 
 _MAX_BYTES: Final = 8 * 1024**2
 _SHOWN: Final = 500
@@ -69,7 +68,7 @@ class Regeneration:
         headers = {
             b"content-type": b"application/json",
             b"user-agent": b"servelens",
-            b"x-servelens-tags": f"{TAG}={quote(question.databricks_request_id, safe='')}".encode(),
+            b"x-servelens-tags": f"{REGENERATED_FOR}={quote(question.databricks_request_id, safe='')}".encode(),
         }
         if key is not None:
             headers[b"authorization"] = b"Bearer " + key

@@ -171,7 +171,7 @@ def field_value(text: str) -> tuple[str, str]:
     """``FIELD=VALUE``. Raises :class:`~servelens.errors.Invalid` when it is none."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value:
-        raise Invalid(f"{text!r} is no FIELD=VALUE"[:200], field="values", fix="As in values=topic=billing.")
+        raise Invalid(f"{text!r} is no FIELD=VALUE"[:200], field="value", fix="Write it as topic=billing.")
     return name.strip(), value
 
 

@@ -302,7 +302,9 @@ def _threshold(
 ) -> tuple[Direction, float]:
     if above is not None and below is not None:
         raise Invalid(
-            "both are given", field="--above, --below", fix="Give the one that makes a record suspicious."
+            "both 'above' and 'below' are given",
+            field="above",
+            fix="Give the one that makes a record suspicious.",
         )
     if above is None and below is None:
         for rule in settings.relabel.rules:
@@ -319,8 +321,8 @@ def _threshold(
         return "below", below
     raise Invalid(
         f"no relabeling rule says which {evaluator} scores of {endpoint!r} are suspicious",
-        field="--above, --below",
-        fix="Give one: --above 0.5, or --below 3 where a low score is bad.",
+        field="above",
+        fix="Give 'above', as 0.5, or 'below', as 3, where a low score is bad.",
     )
 
 

@@ -143,6 +143,36 @@ def test_what_hangs_on_records_that_retention_has_deleted_leaves(
     assert queue.asked == [("chat", ["id-000001", "id-000002", "id-000011", "id-000012"])]
 
 
+def test_what_asked_the_persons_question_again_leaves(
+    lake: Catalog, database: Database, clock: ManualClock
+) -> None:
+    tables = lake.tables("chat")
+    filled(tables)
+    again = records(
+        20,
+        5,
+        TODAY,
+        unit=["a call", "another", "of it", "one more", "bob's"],
+        shadow_of=[None, "id-000020", None, None, None],
+    ).with_columns(
+        tags=pl.Series(
+            [
+                {"regenerated_for": "id-000001"},
+                {"regenerated_for": "id-000001"},
+                {"regenerated_for": "id-000020"},
+                {"team": "id-000001"},
+                {"regenerated_for": "id-000000"},
+            ],
+            dtype=pl.Map(pl.String, pl.String),
+        )
+    )
+    tables.payload.append(again, transactions={WORKER: 24})
+    gone = Forgetting(ForgottenRecords(database, clock), clock, Queue()).forget("chat", tables, [PERSON])
+    assert gone["records"] == 4 + 3
+    left = set(held(tables)["payload"])
+    assert left & {f"id-{number:06d}" for number in range(20, 25)} == {"id-000023", "id-000024"}
+
+
 def test_feedback_that_the_person_gave_on_other_records_leaves(
     lake: Catalog, database: Database, clock: ManualClock
 ) -> None:
