@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from collector.catalog import UNROUTED, EndpointTables
+from collector.feedback_record import CORRECTED_ANSWER
 from collector.feedback_table import PART
 from collector.table import Table
 from servelens.errors import Unavailable
@@ -78,6 +79,11 @@ def feedback_of(
         for row in newest.iter_rows(named=True):
             found.setdefault(row[_ID], []).append(GivenFeedback(**row))
     return found
+
+
+def suggested_answer(feedback: Sequence[GivenFeedback]) -> str | None:
+    """The newest answer that a user says would have been right, of a record's feedback as :func:`feedback_of` gives it."""
+    return next((each.comment for each in feedback if each.name == CORRECTED_ANSWER and each.comment), None)
 
 
 def unmatched_feedback(

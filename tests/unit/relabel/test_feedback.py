@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from collector.catalog import UNROUTED
 from collector.feedback_record import Part
 from relabel.api.feedback import router
-from relabel.feedback import feedback_of, unmatched_feedback
+from relabel.feedback import feedback_of, suggested_answer, unmatched_feedback
 from servelens.clock import ManualClock
 from servelens.errors import ServelensError
 from servelens.identifiers import id_at
@@ -59,6 +59,8 @@ def test_the_last_word_of_each_person_under_each_name(place: Place) -> None:
     ]
     assert len(found[OTHER]) == 1
     assert set(found) == {KNOWN, OTHER}
+    assert suggested_answer(found[KNOWN]) == "Paris"
+    assert suggested_answer(found[OTHER]) is None
     assert feedback_of(tables, [KNOWN], NOON + timedelta(days=2), NOON + timedelta(days=3)) == {}
 
 
