@@ -61,7 +61,6 @@ class Resolution(StrEnum):
     UNANIMOUS = "unanimous"
     MAJORITY = "majority"
     ADJUDICATED = "adjudicated"
-    IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,12 +23,14 @@ from collector.forget import REGENERATED_FOR
 from relabel.alternatives import Question, answered
 from relabel.case import Alternative
 from relabel.conversation import read_conversation
+from relabel.label import check_text
 from servelens.errors import Backpressure, Invalid, Missing, Unavailable
 
 AT_ONCE: Final = 4
 
 _MAX_BYTES: Final = 8 * 1024**2
 _SHOWN: Final = 500
+_LONGEST_NAME: Final = 255
 _SENDABLE: Final = re.compile(rb"[!-~]+")
 
 
@@ -54,6 +56,8 @@ class Regeneration:
                 field="authorization",
                 fix="Check the API key for line breaks.",
             )
+        if served_entity is not None:
+            check_text(served_entity, "served_entity", _LONGEST_NAME)
         if not self._room.acquire(blocking=False):
             raise Backpressure(f"{AT_ONCE} answers are being generated already", fix="Wait for one of them.")
         try:

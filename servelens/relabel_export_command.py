@@ -35,7 +35,7 @@ from servelens.moment_option import MOMENT
 @click.option(
     "--min-agreement", type=float, default=None, help="Only cases where this share of labels agrees."
 )
-@click.option("--resolution", multiple=True, help="single, unanimous, majority, adjudicated or imported.")
+@click.option("--resolution", multiple=True, help="single, unanimous, majority or adjudicated.")
 @click.option("--rule", multiple=True, help="Only cases that this rule selected; may be repeated.")
 @click.option("--reason", multiple=True, help="Only cases selected by this kind of rule: score, random, …")
 @click.option("--served-entity", default=None, help="Only answers of this served entity.")

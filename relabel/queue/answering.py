@@ -95,7 +95,7 @@ def withdraw(
     if (
         claim.is_adjudication
         or row.state is CaseState.ADJUDICATING
-        or row.resolution in (Resolution.ADJUDICATED, Resolution.IMPORTED)
+        or row.resolution is Resolution.ADJUDICATED
         or (row.state is CaseState.SKIPPED and row.labeled > 0)
     ):
         raise Conflict(

@@ -278,6 +278,12 @@ async def test_what_went_wrong_is_told_in_its_own_words(
 
 async def test_a_proxy_that_is_not_there_is_told(client: httpx.AsyncClient, database: Database) -> None:
     add_cases(database, [flagged(1)])
+    odd = await client.post(
+        "/cases/1/regenerate",
+        content='{"served_entity": "\\ud800"}',
+        headers={"content-type": "application/json"},
+    )
+    assert (odd.status_code, odd.json()["field"]) == (422, "served_entity")
     answer = await client.post("/cases/1/regenerate")
     assert answer.status_code == 502
     assert answer.json()["detail"].startswith("the proxy cannot be reached: ")
