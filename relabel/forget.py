@@ -1,14 +1,13 @@
 """Cases about records that are to be forgotten leave the queue, with their labels and their history.
 
 Invariant: a case stays while another record has the same content, and is then that record's. The text is the other's
-as well, and so is the label; whose the first record was is not kept. A record that only says
-nearly the same cannot take a case over: it leaves with it.
+as well, and so is the label. A record that says only nearly the same keeps no case: its text is not in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -29,6 +28,7 @@ from relabel.models import (
 from servelens.database import Database
 
 _RECORDS_PER_TRANSACTION: Final = 500
+_RECORD: Final = "databricks_request_id"
 
 
 def forget_records(database: Database, endpoint: str, request_ids: Sequence[str]) -> Mapping[str, int]:
@@ -66,6 +66,7 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
     ).all()
     session.execute(delete(OccurrenceRow).where(*ours))
     left: list[int] = []
+    ids = frozenset(request_ids)
     for case in cases:
         other = session.scalar(
             select(OccurrenceRow)
@@ -82,10 +83,10 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
             )
             or 1
         )
-        if case.databricks_request_id in request_ids:
+        if case.databricks_request_id in ids:
             case.databricks_request_id, case.request_time = other.databricks_request_id, other.request_time
-            # Whose the other one is has not been kept.
-            case.unit = case.session = None
+            case.unit = case.session = None  # whose the other is, nothing here knows
+        case.alternatives = _unnamed(case.alternatives, ids)
     theirs = select(LabelRow.id).where(LabelRow.case_id.in_(left))
     session.execute(delete(ImportRow).where(ImportRow.label_id.in_(theirs)))
     session.execute(delete(DecisionRow).where(DecisionRow.case_id.in_(left)))
@@ -94,3 +95,10 @@ def _forget(session: Session, endpoint: str, request_ids: Sequence[str]) -> tupl
         session.execute(delete(row).where(row.case_id.in_(left)))
     session.execute(delete(CaseRow).where(CaseRow.id.in_(left)))
     return len(left), len(labels)
+
+
+def _unnamed(alternatives: list[dict[str, Any]] | None, ids: frozenset[str]) -> list[dict[str, Any]] | None:
+    """Other answers without the ids of forgotten records."""
+    if alternatives is None or not any(each.get(_RECORD) in ids for each in alternatives):
+        return alternatives
+    return [{**each, _RECORD: None} if each.get(_RECORD) in ids else each for each in alternatives]

@@ -8,9 +8,10 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from collector.forgotten import ForgottenRecords
+from relabel.alternatives import answered
 from relabel.forget import forget_records, records_of
 from relabel.label import Label, Rating
-from relabel.models import CaseRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
+from relabel.models import CaseRow, CommentRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
 from relabel.queue.case_queue import CaseQueue
 from relabel.selection.case_writer import Placement, store
 from servelens.clock import ManualClock
@@ -25,7 +26,7 @@ def rows(database: Database) -> dict[str, int]:
     with database.session(read_only=True) as session:
         return {
             row.__tablename__: session.scalar(select(func.count()).select_from(row)) or 0
-            for row in (CaseRow, OccurrenceRow, ReasonRow, LabelRow, HistoryRow)
+            for row in (CaseRow, OccurrenceRow, ReasonRow, LabelRow, HistoryRow, CommentRow)
         }
 
 
@@ -58,29 +59,37 @@ def test_a_case_of_two_records_stays_the_other_ones(database: Database) -> None:
     assert set(rows(database).values()) == {0}
 
 
-def test_nothing_of_whose_a_case_was_stays_with_it(database: Database) -> None:
-    first, second = (flagged(number, messages=SAME) for number in (1, 2))
-    add_cases(database, [replace(first, unit="ann", session="s-1"), replace(second, unit="bob")])
-    assert records_of(database, "chat", ["ann", "eve"]) == ["request-000001"]
-    assert records_of(database, "code", ["ann"]) == []
-    forget_records(database, "chat", ["request-000001"])
-    with database.session(read_only=True) as session:
-        assert session.execute(select(CaseRow.unit, CaseRow.session)).all() == [(None, None)]
-
-
-def test_a_record_that_says_nearly_the_same_does_not_keep_the_text_of_a_forgotten_one(
-    database: Database,
-) -> None:
-    near = {"request-000002": Placement(near=1, similarity=0.97)}
+def test_a_record_that_says_nearly_the_same_keeps_no_case(database: Database) -> None:
+    near = {f"request-{number:06d}": Placement(near=1, similarity=0.99) for number in (2, 3)}
     with database.session() as session:
         store(session, "chat", [flagged(1)], {}, START)
-        store(session, "chat", [flagged(2)], near, START)
-    assert rows(database)["relabel_occurrences"] == 2
-    assert forget_records(database, "chat", ["request-000002"])["cases"] == 0
     with database.session() as session:
-        store(session, "chat", [flagged(2)], near, START)
-    assert forget_records(database, "chat", ["request-000001"])["cases"] == 1
+        store(session, "chat", [flagged(2), flagged(3)], near, START)
+    queue = CaseQueue(database, ManualClock(START))
+    queue.claim("ann")
+    queue.submit(1, "ann", GOOD)
+    queue.comment(1, "ann", "hm")
+    assert forget_records(database, "chat", ["request-000002"]) == {"cases": 0, "labels": 0}
+    assert queue.get(1).occurrences == 2
+    assert forget_records(database, "chat", ["request-000001"]) == {"cases": 1, "labels": 1}
     assert set(rows(database).values()) == {0}
+
+
+def test_a_case_that_stays_does_not_say_whose_it_was(database: Database) -> None:
+    theirs = replace(
+        flagged(1, messages=SAME),
+        unit="user-7",
+        alternatives=[
+            answered("shadow", {"role": "assistant", "content": "Hey"}, databricks_request_id="shadow-1"),
+            answered("shadow", {"role": "assistant", "content": "Ho"}, databricks_request_id="shadow-2"),
+        ],
+    )
+    add_cases(database, [theirs, flagged(2, messages=SAME)])
+    forget_records(database, "chat", ["request-000001", "shadow-1"])
+    with database.session(read_only=True) as session:
+        row = session.scalars(select(CaseRow)).one()
+    assert (row.databricks_request_id, row.unit, row.session) == ("request-000002", None, None)
+    assert [each["databricks_request_id"] for each in row.alternatives or ()] == [None, "shadow-2"]
 
 
 def test_all_records_of_a_case_at_once(database: Database) -> None:
@@ -114,3 +123,11 @@ def test_ids_are_remembered_for_a_time_that_begins_anew(database: Database) -> N
     assert {name: len(ids) for name, ids in forgotten.by_endpoint().items()} == {"chat": 1_100, "code": 1}
     assert forgotten.drop(START + timedelta(seconds=1)) == 1_100
     assert forgotten.by_endpoint() == {"chat": ["request-000001"]}
+
+
+def test_the_records_of_a_person_that_cases_are_made_of(database: Database) -> None:
+    add_cases(
+        database, [replace(flagged(number), unit=unit) for number, unit in enumerate(("ann", "bob", None))]
+    )
+    assert records_of(database, "chat", ["ann", "eve"]) == ["request-000000"]
+    assert records_of(database, "code", ["ann"]) == []
