@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from collector.forgotten import ForgottenRecords
 from relabel.alternatives import answered
-from relabel.forget import forget_records, records_of
+from relabel.forget import forget_records
 from relabel.label import Label, Rating
 from relabel.models import CaseRow, CommentRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
 from relabel.queue.case_queue import CaseQueue
@@ -123,11 +123,3 @@ def test_ids_are_remembered_for_a_time_that_begins_anew(database: Database) -> N
     assert {name: len(ids) for name, ids in forgotten.by_endpoint().items()} == {"chat": 1_100, "code": 1}
     assert forgotten.drop(START + timedelta(seconds=1)) == 1_100
     assert forgotten.by_endpoint() == {"chat": ["request-000001"]}
-
-
-def test_the_records_of_a_person_that_cases_are_made_of(database: Database) -> None:
-    add_cases(
-        database, [replace(flagged(number), unit=unit) for number, unit in enumerate(("ann", "bob", None))]
-    )
-    assert records_of(database, "chat", ["ann", "eve"]) == ["request-000000"]
-    assert records_of(database, "code", ["ann"]) == []
