@@ -1,8 +1,7 @@
 """Cases about records that are to be forgotten leave the queue, with their labels and their history.
 
 Invariant: a case stays while another record has the same content, and is then that record's. The text is the other's
-as well, and so is the label; whose the first record was is not kept. A record that only says
-nearly the same cannot take a case over: it leaves with it.
+as well, and so is the label. A record that says only nearly the same keeps no case: its text is not in it.
 """
 
 from __future__ import annotations

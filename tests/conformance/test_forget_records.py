@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from collector.forgotten import ForgottenRecords
 from relabel.alternatives import answered
-from relabel.forget import forget_records, records_of
+from relabel.forget import forget_records
 from relabel.label import Label, Rating
 from relabel.models import CaseRow, CommentRow, HistoryRow, LabelRow, OccurrenceRow, ReasonRow
 from relabel.queue.case_queue import CaseQueue
@@ -56,31 +56,6 @@ def test_a_case_of_two_records_stays_the_other_ones(database: Database) -> None:
     assert forget_records(database, "chat", ["request-000003"]) == {"cases": 0, "labels": 0}
     assert (queue.get(1).databricks_request_id, queue.get(1).occurrences) == ("request-000002", 1)
     assert forget_records(database, "chat", ["request-000002"]) == {"cases": 1, "labels": 1}
-    assert set(rows(database).values()) == {0}
-
-
-def test_nothing_of_whose_a_case_was_stays_with_it(database: Database) -> None:
-    first, second = (flagged(number, messages=SAME) for number in (1, 2))
-    add_cases(database, [replace(first, unit="ann", session="s-1"), replace(second, unit="bob")])
-    assert records_of(database, "chat", ["ann", "eve"]) == ["request-000001"]
-    assert records_of(database, "code", ["ann"]) == []
-    forget_records(database, "chat", ["request-000001"])
-    with database.session(read_only=True) as session:
-        assert session.execute(select(CaseRow.unit, CaseRow.session)).all() == [(None, None)]
-
-
-def test_a_record_that_says_nearly_the_same_does_not_keep_the_text_of_a_forgotten_one(
-    database: Database,
-) -> None:
-    near = {"request-000002": Placement(near=1, similarity=0.97)}
-    with database.session() as session:
-        store(session, "chat", [flagged(1)], {}, START)
-        store(session, "chat", [flagged(2)], near, START)
-    assert rows(database)["relabel_occurrences"] == 2
-    assert forget_records(database, "chat", ["request-000002"])["cases"] == 0
-    with database.session() as session:
-        store(session, "chat", [flagged(2)], near, START)
-    assert forget_records(database, "chat", ["request-000001"])["cases"] == 1
     assert set(rows(database).values()) == {0}
 
 
