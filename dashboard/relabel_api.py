@@ -17,16 +17,20 @@ def relabel_routers(console: Console) -> Iterator[APIRouter]:
     """Every router under ``/api/relabel``."""
     services = console.services
     database, clock, catalog = services.database, services.clock, services.catalog
+
+    def endpoints() -> set[str]:
+        return {endpoint.name for endpoint in services.endpoints}
+
     yield router.router(services.queue, database, clock=clock, catalog=catalog)
     yield schemas.router(
         console.schemas,
         database,
         Alternatives(database, clock),
-        endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
+        endpoints=endpoints,
         tables=catalog.tables,
         regeneration=Regeneration(services.proxy_url),
     )
     yield selection.router(ManualSelection(catalog.tables, database, clock), console.rule_days)
     yield agreement.router(console.agreement.reports, services.evaluator_agreement)
-    yield interchange.router(database, clock, console.schemas)
+    yield interchange.router(database, clock, console.schemas, endpoints)
     yield feedback.router(catalog, clock)
