@@ -14,16 +14,20 @@ def relabel_routers(console: Console) -> Iterator[APIRouter]:
     """Every router under ``/api/relabel``."""
     services = console.services
     database, clock, catalog = services.database, services.clock, services.catalog
+
+    def endpoints() -> set[str]:
+        return {endpoint.name for endpoint in services.endpoints}
+
     yield router.router(services.queue, database, clock=clock, catalog=catalog)
     yield schemas.router(
         console.schemas,
         database,
         console.alternatives,
-        endpoints=lambda: {endpoint.name for endpoint in services.endpoints},
+        endpoints=endpoints,
         tables=catalog.tables,
         regeneration=console.regeneration,
     )
     yield selection.router(console.manual, console.rule_days)
     yield agreement.router(console.agreement.reports, services.evaluator_agreement)
-    yield interchange.router(database, clock, console.schemas)
+    yield interchange.router(database, clock, console.schemas, endpoints)
     yield feedback.router(catalog, clock)

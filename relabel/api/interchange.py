@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,10 +17,10 @@ from relabel.interchange.named_annotators import named_annotators
 from relabel.interchange.task_array import task_array
 from relabel.interchange.task_case import task_cases
 from relabel.interchange.tools import TOOLS, ToolName
-from relabel.label_schema import Schemas
+from relabel.label_schema import LabelSchema, Schemas
 from servelens.clock import Clock
 from servelens.database import Database
-from servelens.errors import Invalid
+from servelens.errors import Invalid, Missing
 
 MAX_BODY: Final = 64 * 1024 * 1024
 """Bytes of an import; a longer file goes through the command line, or in parts."""
@@ -38,15 +38,29 @@ _Names = Annotated[
 ]
 
 
-def router(database: Database, clock: Clock, schemas: Schemas) -> APIRouter:
-    """The routes. Inputs that break a rule raise :class:`~servelens.errors.Invalid` naming the field."""
+def router(
+    database: Database, clock: Clock, schemas: Schemas, endpoints: Callable[[], Collection[str]]
+) -> APIRouter:
+    """The routes. ``endpoints`` gives the names of those that there are. Inputs that break a rule raise
+    :class:`~servelens.errors.Invalid` naming the field.
+    """
     routes = APIRouter(prefix="/api/relabel/interchange", tags=["relabel"])
+
+    def asked(endpoint: str) -> LabelSchema:
+        names = endpoints()
+        if endpoint not in names:
+            raise Missing(
+                f"there is no endpoint {endpoint!r}"[:300],
+                field="endpoint",
+                fix=f"Use one of: {', '.join(sorted(names)) or 'there is none yet'}.",
+            )
+        return schemas.current(endpoint)
 
     @routes.get("/{tool}/config", response_class=Response)
     def config(tool: ToolName, endpoint: str) -> Response:
         """What the tool has to be told once: a labeling configuration (XML), or a dataset's settings (JSON)."""
         chosen = TOOLS[tool]
-        return Response(chosen.config(schemas.current(endpoint)), media_type=chosen.config_type)
+        return Response(chosen.config(asked(endpoint)), media_type=chosen.config_type)
 
     @routes.get("/{tool}/tasks", response_class=StreamingResponse)
     def tasks(
@@ -56,8 +70,9 @@ def router(database: Database, clock: Clock, schemas: Schemas) -> APIRouter:
         limit: Annotated[int | None, Query(ge=1)] = None,
     ) -> StreamingResponse:
         """Unfinished cases as tasks, the most urgent first, in one JSON array."""
+        schema = asked(endpoint)
         cases = task_cases(database, endpoint, state=state, limit=limit)
-        chunks = task_array(TOOLS[tool], cases, schemas.current(endpoint))
+        chunks = task_array(TOOLS[tool], cases, schema)
         # Read before the status line goes out, so that a database that is down is still an error.
         first = list(itertools.islice(chunks, 1))
         return StreamingResponse(

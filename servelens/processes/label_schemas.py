@@ -17,7 +17,7 @@ from servelens.assembly.database import build_database
 from servelens.assembly.endpoint_store import open_endpoint_store
 from servelens.assembly.label_schemas import open_schema_store
 from servelens.clock import SystemClock
-from servelens.errors import Invalid, Missing
+from servelens.errors import Conflict, Invalid, Missing
 from servelens.processes.person import user
 from servelens.settings_file import load_settings, yaml_mistake
 
@@ -50,7 +50,12 @@ def set_schema(config: Path, file: Path, endpoint: str | None, if_version: int |
     parse_schema(definition)  # before anything is opened
     with _opened(config, name) as store:
         before = store.get(name).schema.version
-        schema = store.put(name, definition, by=user() or "command line", expected_version=if_version)
+        try:
+            schema = store.put(name, definition, by=user() or "command line", expected_version=if_version)
+        except Conflict as error:
+            if if_version is None:
+                raise
+            raise Conflict(error.message, field="--if-version", fix=error.fix) from error
     changed = "is asked from now on" if schema.version != before else "is what is asked already"
     sys.stdout.write(f"{name}: version {schema.version} {changed}.\n")
     return 0

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from relabel.api import interchange
@@ -33,10 +33,16 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.dispose()
 
 
+def _routes(database: Database) -> APIRouter:
+    return interchange.router(
+        database, ManualClock(START), FixedSchemas(default_schema()), lambda: ("chat", "other", "html")
+    )
+
+
 @pytest.fixture
 async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(interchange.router(database, ManualClock(START), FixedSchemas(default_schema())))
+    app.include_router(_routes(database))
 
     @app.exception_handler(ServelensError)
     async def problem(_: Request, error: Exception) -> JSONResponse:
@@ -57,6 +63,12 @@ async def test_the_configuration_is_what_the_tool_reads(client: httpx.AsyncClien
     argilla = await client.get("/argilla/config", params={"endpoint": "chat"})
     assert argilla.headers["content-type"] == "application/json"
     assert argilla.json()["questions"][0]["name"] == "rating"
+
+
+@pytest.mark.parametrize("path", ["/argilla/config", "/label_studio/tasks"])
+async def test_an_endpoint_that_is_not_there_has_neither(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path, params={"endpoint": "chatt"})
+    assert (answer.status_code, answer.json()["field"]) == (404, "endpoint")
 
 
 async def test_tasks_are_the_most_urgent_open_cases(client: httpx.AsyncClient, database: Database) -> None:
@@ -135,7 +147,7 @@ def described(app: FastAPI) -> Any:
 
 def test_the_body_is_described(database: Database) -> None:
     app = FastAPI()
-    app.include_router(interchange.router(database, ManualClock(START), FixedSchemas(default_schema())))
+    app.include_router(_routes(database))
     assert described(app)["content"]["application/json"]["schema"]["type"] == "array"
 
 

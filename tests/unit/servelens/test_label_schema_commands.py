@@ -57,6 +57,7 @@ def test_a_block_of_the_settings_file_and_json_are_taken(config: Path, tmp_path:
     assert result.stdout == "chat: version 2 is asked from now on.\n"
     again = run("set", block, "--config", config, "--if-version", "1")
     assert isinstance(again.exception, Conflict)
+    assert again.exception.field == "--if-version"
 
 
 def test_a_file_is_checked_without_settings(tmp_path: Path) -> None:
