@@ -27,7 +27,7 @@ _FEW: Final = 3_000
 _PREVIEW_READ: Final = 201
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CaseFilter:
     """Which cases; ``None`` is no condition. ``annotator``: who has or has had the case. ``since`` ≤ request time <
     ``until``. ``evaluator``, ``rule`` and ``kind``: those of one of its reasons.

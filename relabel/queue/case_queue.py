@@ -330,16 +330,7 @@ class CaseQueue:
         ``limit`` is 1 to 500; ``cursor`` is :attr:`~relabel.case.Page.next_cursor` of the page before. Raises
         :class:`~servelens.errors.Invalid` for another limit or a cursor that is none.
         """
-        wanted = CaseFilter(
-            state=state,
-            endpoint=endpoint,
-            annotator=annotator,
-            evaluator=evaluator,
-            rule=rule,
-            kind=kind,
-            since=since,
-            until=until,
-        )
+        wanted = CaseFilter(state, endpoint, annotator, evaluator, rule, kind, since, until)
         with self._database.session(read_only=True) as session:
             return read_page(session, wanted, limit=limit, cursor=cursor)
 
