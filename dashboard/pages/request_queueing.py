@@ -57,7 +57,7 @@ def layout() -> Element:
                 className="dialog-form",
             ),
         ],
-        className="manage",
+        className="manage queueing",
     )
 
 
