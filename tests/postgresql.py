@@ -21,7 +21,7 @@ MISSING = "no PostgreSQL server on this machine: install it with 'apt install po
 _START_TIMEOUT_S = 60.0
 _MIGRATED = "servelens_migrated"
 _MEMORY = Path("/dev/shm")
-_ROOM = 2 << 30  # bytes: a cluster has 40 MB, a database 9 MB, and several processes have one
+_ROOM = 2 << 30  # bytes: a cluster with a database is 64 MB, and each process of a run has one or two
 # Nothing has to outlive the machine: what a process that is killed has committed is there all the same.
 _UNSAFE = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
 
@@ -91,7 +91,7 @@ class PostgresqlServer:
 
 
 def _where() -> Path | None:
-    """Memory where there is enough of it: making and dropping databases costs a fifth of the system time there."""
+    """Memory where there is enough of it: making and dropping databases costs a quarter of the system time there."""
     if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM:
         return _MEMORY
     return None
