@@ -28,9 +28,9 @@ def _migrated() -> bytes:
 
 
 def write_new_database(file: Path) -> None:
-    """Make ``file``, which is not there yet, a database with all tables and no rows."""
-    with file.open("xb") as new:
-        new.write(_migrated())
+    """Make ``file``, which is not there yet or empty, a database with all tables and no rows."""
+    assert not file.exists() or file.stat().st_size == 0, f"{file} has been used"
+    file.write_bytes(_migrated())
 
 
 def new_database(file: Path) -> Database:

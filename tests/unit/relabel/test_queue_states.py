@@ -6,6 +6,7 @@ import atexit
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -28,18 +29,16 @@ from tests.relabel_cases import START, add_cases, flagged
 CASES = 3
 PEOPLE = st.sampled_from(("ann", "bob", "carl", "dave"))
 CASE_IDS = st.integers(1, CASES)
-_TEMPLATE: list[Path] = []
 
 
+@cache
 def _template() -> Path:
-    if not _TEMPLATE:
-        path = Path(tempfile.mkdtemp(prefix="servelens-queue-")) / "empty.db"
-        database = new_database(path)
-        add_cases(database, [flagged(number) for number in range(CASES)])
-        database.dispose()
-        _TEMPLATE.append(path)
-        atexit.register(shutil.rmtree, path.parent)
-    return _TEMPLATE[0]
+    path = Path(tempfile.mkdtemp(prefix="servelens-queue-")) / "empty.db"
+    atexit.register(shutil.rmtree, path.parent)
+    database = new_database(path)
+    add_cases(database, [flagged(number) for number in range(CASES)])
+    database.dispose()
+    return path
 
 
 class Annotating(RuleBasedStateMachine):

@@ -22,7 +22,7 @@ from evaluators.alerts.silences import Silences
 from evaluators.alerts.store import AlertStore
 from servelens.clock import ManualClock
 from servelens.database import Database
-from tests.new_database import new_database
+from tests.new_database import write_new_database
 from tests.unit.evaluators.alerts.receivers import HttpSink, http_sink
 from tests.unit.evaluators.alerts.rules import START, breached, clear, no_data, rule
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[4]
 class Scene:
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock(START)
-        self.database = new_database(folder / "alerts.db")
+        self.database = Database(f"sqlite:///{folder}/alerts.db")
         self.store = AlertStore(self.database, self.clock)
         self.silences = Silences(self.database, self.clock)
         self.overview = AlertOverview(self.database, self.clock)
@@ -59,6 +59,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
+    write_new_database(tmp_path / "alerts.db")
     made = Scene(tmp_path)
     yield made
     made.database.dispose()
@@ -165,6 +166,7 @@ def test_a_channel_that_is_not_in_the_settings_fails_with_that_reason(scene: Sce
 
 
 def test_a_process_that_is_killed_before_it_told_anybody(tmp_path: Path) -> None:
+    write_new_database(tmp_path / "alerts.db")
     command = [sys.executable, "-m", "tests.unit.evaluators.alerts.delivering", str(tmp_path)]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
