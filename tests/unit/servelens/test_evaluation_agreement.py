@@ -97,7 +97,7 @@ def test_what_is_missing_is_named(config: Path) -> None:
         run(config, "chat", "toxicity")
     with pytest.raises(Invalid, match="no relabeling rule says which judge scores of 'chat'"):
         run(config, "chat", "judge")
-    with pytest.raises(Invalid, match="both are given"):
+    with pytest.raises(Invalid, match="both 'above' and 'below' are given"):
         run(config, "chat", "judge", above=1, below=2)
     with pytest.raises(Missing, match="no endpoint 'chatt'"):
         run(config, "chatt", "toxicity")
