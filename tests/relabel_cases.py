@@ -12,7 +12,7 @@ import polars as pl
 from collector.catalog import Catalog, EndpointTables, TableName
 from relabel.case import Reason, ReasonKind
 from relabel.conversation import Conversation
-from relabel.selection.case_writer import Flagged, store_flagged
+from relabel.selection.case_writer import Flagged, store
 from servelens.database import Database
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -65,7 +65,7 @@ def flagged(
 def add_cases(database: Database, records: Sequence[Flagged], *, endpoint: str = "chat") -> int:
     """Store ``records`` as selection does; the number of new cases. Ids are 1, 2, … in a new database."""
     with database.session() as session:
-        return store_flagged(session, endpoint, records, START)
+        return len(store(session, endpoint, records, {}, START).new)
 
 
 def endpoint_tables(root: str, endpoint: str = "chat") -> EndpointTables:

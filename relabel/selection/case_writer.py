@@ -74,12 +74,6 @@ class Stored:
     repeated: frozenset[str] = frozenset()
 
 
-def store_flagged(session: Session, endpoint: str, flagged: Sequence[Flagged], now: datetime) -> int:
-    """Store ``flagged`` (each record once), however alike they are; the number of new cases. A few hundred at a time."""
-    stored = store(session, endpoint, flagged, {}, now)
-    return len(stored.new)
-
-
 def store(
     session: Session,
     endpoint: str,

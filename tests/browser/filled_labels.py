@@ -19,7 +19,7 @@ from relabel.case import Reason, ReasonKind, RecordedScore
 from relabel.conversation import Conversation
 from relabel.models import CaseRow
 from relabel.schema_store import SchemaStore
-from relabel.selection.case_writer import Flagged, store_flagged
+from relabel.selection.case_writer import Flagged, store
 from tests.browser.conversations import PROBE
 
 ENDPOINT: Final = "summaries"
@@ -102,7 +102,7 @@ def add_case(
     with services.database.session() as session:
         number = session.scalar(select(func.count()).select_from(CaseRow)) or 0
         record = _record(now, number, question, answer, kind)
-        store_flagged(session, ENDPOINT, [record], now)
+        store(session, ENDPOINT, [record], {}, now)
         session.flush()
         row = session.scalars(
             select(CaseRow).where(CaseRow.databricks_request_id == record.databricks_request_id)
